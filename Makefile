@@ -1,0 +1,45 @@
+# The commands of this project; `make` alone lists them.
+# PYTHON picks the interpreter, VENV the environment, ARGS is handed on to the command behind.
+
+PYTHON ?= python3
+VENV ?= $(or $(VIRTUAL_ENV),.venv)
+ARGS ?=
+export VENV
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check lock fresh
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*##/make \1\t/p' Makefile | expand -t 12
+
+run:  ## start the gateway with all it needs; Ctrl-C stops everything
+	@$(PYTHON) bootstrap.py run
+	@exec $(VENV)/bin/quota-gateway serve --demo $(ARGS)
+
+test:  ## all of the tests, on two processes
+	@$(PYTHON) bootstrap.py test
+	@exec $(VENV)/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+check:  ## format, lint, types, import directions, style
+	@$(PYTHON) bootstrap.py test
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	MYPYPATH=. $(VENV)/bin/mypy --explicit-package-bases gateway tests bootstrap.py
+	$(VENV)/bin/lint-imports
+	$(VENV)/bin/python -m pytest tests/test_style.py tests/test_house.py
+
+# uv because its locks hold on every Python and platform that pyproject.toml allows, not only on
+# the one that made them. It asks its own default index; UV_DEFAULT_INDEX names another.
+COMPILE = $(VENV)/bin/uv pip compile --quiet --no-config --universal --python-version 3.11 \
+	--generate-hashes --only-binary :all: --custom-compile-command 'make lock' $(ARGS)
+
+lock:  ## write requirements/*.lock anew from pyproject.toml (ARGS=--upgrade for newer versions)
+	@$(PYTHON) bootstrap.py tools
+	$(COMPILE) --group build -o requirements/build.lock >/dev/null
+	$(COMPILE) pyproject.toml -c requirements/build.lock -o requirements/run.lock >/dev/null
+	$(COMPILE) pyproject.toml --extra test -c requirements/build.lock -c requirements/run.lock \
+		-o requirements/test.lock >/dev/null
+	$(COMPILE) --group tools -o requirements/tools.lock >/dev/null
+
+fresh:  ## prove run, test and the Dockerfile in a bare Debian, as root and not (needs root)
+	@exec bash tests/fresh/run.sh

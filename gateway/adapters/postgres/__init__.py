@@ -1,0 +1,6 @@
+"""The ledger and the directory on Postgres (14 or newer), over asyncpg.
+
+`connection` opens the pool and names every failure, `migrate` brings the schema up to date,
+`ledger` books what the drain hands over (`booking`, `shard_lock`), `directory` knows users and
+keys, `reports` reads for finance and for comparisons. Every statement stands in `statements`.
+"""

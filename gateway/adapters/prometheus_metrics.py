@@ -1,0 +1,185 @@
+"""Every metric, declared once, under the prefix `quota_gateway_`.
+
+Labels come from closed lists: a model that is not configured is `other`. The names, labels and
+meanings are documented in `docs/metrics.md`; a test compares both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from gateway.core.event import LedgerRow, UsageEvent
+from gateway.ports.metrics import Decision
+
+PREFIX = "quota_gateway_"
+_NANO = 1e9
+_ADDED_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5)
+_FIRST_BYTE_BUCKETS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120)
+_CALL_BUCKETS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.15)
+_RATIO_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.5, 2)
+
+
+class _Declare:
+    """Makes a process's metrics in a registry of its own, all under one prefix."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def counter(self, name: str, meaning: str, *labels: str) -> Counter:
+        return Counter(PREFIX + name, meaning, labels, registry=self._registry)
+
+    def gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
+        return Gauge(PREFIX + name, meaning, labels, registry=self._registry)
+
+    def histogram(self, name: str, meaning: str, label: str, buckets: Sequence[float]) -> Histogram:
+        return Histogram(PREFIX + name, meaning, [label], buckets=buckets, registry=self._registry)
+
+    def hold_endings(self) -> Counter:
+        """One metric for both processes: the proxy settles and releases, the sweeper expires."""
+        return self.counter("hold_endings", "Holds ended, by how", "kind")
+
+
+class ProxyMetrics:
+    """Fulfils ports.metrics.Metrics for one proxy process."""
+
+    def __init__(self, models: Collection[str]) -> None:
+        self._models = frozenset(models)
+        self.registry = CollectorRegistry()
+        declare = _Declare(self.registry)
+        self._decisions = declare.counter(
+            "decisions", "Decisions on calls, and why", "tier", "route", "decision", "reason"
+        )
+        self._tokens = declare.counter(
+            "tokens",
+            "Tokens settled: prompt, cached, output, reasoning (raw), charged, overdraft",
+            "tier",
+            "model",
+            "kind",
+        )
+        self._cost = declare.counter("cost_gbp", "Cost settled, in GBP", "tier", "model")
+        self._endings = declare.hold_endings()
+        self._added = declare.histogram(
+            "added_seconds", "What the gateway took beside the upstream", "phase", _ADDED_BUCKETS
+        )
+        self._first_byte = declare.histogram(
+            "upstream_first_byte_seconds",
+            "From sending a request upstream to the head of its answer",
+            "model",
+            _FIRST_BYTE_BUCKETS,
+        )
+        self._calls = declare.histogram(
+            "redis_call_seconds", "Round trips to Redis, by script", "script", _CALL_BUCKETS
+        )
+        self._ratio = declare.histogram(
+            "estimate_ratio",
+            "Charged tokens by held tokens: 1 is a perfect estimate, above 1 an overdraft",
+            "model",
+            _RATIO_BUCKETS,
+        )
+        self._hydrations = declare.counter(
+            "hydrations", "Accounts brought back from the ledger, by result", "result"
+        )
+        self._unpriced = declare.counter("unpriced", "Calls booked at the default price")
+        self.loop_lag = declare.gauge("loop_lag_seconds", "How late the event loop runs")
+
+    def decided(self, tier: str, route: str, decision: Decision, reason: str) -> None:
+        self._decisions.labels(tier, route, decision, reason).inc()
+
+    def charged(self, event: UsageEvent, hold_tokens: int) -> None:
+        tier, model = event.tier, self._label(event.model)
+        kinds = (
+            ("prompt", event.prompt_tokens),
+            ("cached", event.cached_tokens),
+            ("output", event.output_tokens),
+            ("reasoning", event.reasoning_tokens),
+            ("charged", event.charged_tokens),
+            ("overdraft", max(0, event.charged_tokens - hold_tokens)),
+        )
+        for kind, tokens in kinds:
+            if tokens:
+                self._tokens.labels(tier, model, kind).inc(tokens)
+        self._cost.labels(tier, model).inc(event.cost_nano_gbp / _NANO)
+        if hold_tokens and event.charged_tokens:
+            self._ratio.labels(model).observe(event.charged_tokens / hold_tokens)
+
+    def hold_ended(self, kind: str) -> None:
+        self._endings.labels(kind).inc()
+
+    def added_seconds(self, phase: str, seconds: float) -> None:
+        self._added.labels(phase).observe(seconds)
+
+    def first_byte_seconds(self, model: str, seconds: float) -> None:
+        self._first_byte.labels(self._label(model)).observe(seconds)
+
+    def store_call(self, script: str, seconds: float) -> None:
+        self._calls.labels(script).observe(seconds)
+
+    def hydrated(self, result: str) -> None:
+        self._hydrations.labels(result).inc()
+
+    def unpriced(self, model: str) -> None:
+        self._unpriced.inc()
+
+    def render(self) -> bytes:
+        """The text exposition of this process."""
+        return generate_latest(self.registry)
+
+    def _label(self, model: str) -> str:
+        return model if model in self._models else "other"
+
+
+class JobsMetrics:
+    """Fulfils ports.metrics.JobsMetrics for the jobs process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        declare = _Declare(self.registry)
+        self._rows = declare.counter("ledger_rows", "Rows booked", "kind", "quality")
+        self._dead = declare.counter("ledger_dead", "Outbox entries that no row could be made of")
+        self._lag = declare.gauge(
+            "ledger_lag_seconds",
+            "From settlement to commit in the ledger, oldest of the last batch",
+        )
+        self._outbox = declare.gauge(
+            "outbox_events", "Events not booked yet, counted to 1,000", "shard"
+        )
+        self._age = declare.gauge(
+            "outbox_age_seconds", "Age of the oldest event not booked yet", "shard"
+        )
+        self._open = declare.gauge("holds_open", "Holds that are open")
+        self._endings = declare.hold_endings()
+        self._used = declare.gauge(
+            "tier_used_tokens", "Tokens used in the periods that run now", "tier"
+        )
+        self._epoch = declare.gauge("epoch", "The shard's epoch in the ledger", "shard")
+
+    def booked(self, row: LedgerRow) -> None:
+        self._rows.labels(row.kind, row.event.quality).inc()
+
+    def dead(self, entries: int) -> None:
+        self._dead.inc(entries)
+
+    def lag_seconds(self, seconds: float) -> None:
+        self._lag.set(seconds)
+
+    def outbox(self, shard: int, events: int, age_s: float) -> None:
+        self._outbox.labels(str(shard)).set(events)
+        self._age.labels(str(shard)).set(age_s)
+
+    def holds_open(self, holds: int) -> None:
+        self._open.set(holds)
+
+    def expired(self) -> None:
+        self._endings.labels("expired").inc()
+
+    def tier_used(self, tier: str, tokens: int) -> None:
+        self._used.labels(tier).set(tokens)
+
+    def epoch(self, shard: int, epoch: int) -> None:
+        self._epoch.labels(str(shard)).set(epoch)
+
+    def render(self) -> bytes:
+        """The text exposition of this process."""
+        return generate_latest(self.registry)

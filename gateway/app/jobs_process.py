@@ -1,0 +1,110 @@
+"""The jobs process: drain, sweep, projection, upkeep, and the admin port.
+
+A job that fails for a reason other than a store's absence ends the process, and the supervisor
+starts it anew: everything done here may be done again. No request waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.adapters.prometheus_metrics import JobsMetrics, ProxyMetrics
+from gateway.app.process import answer_operators, answer_supervisor, say_ready, stop_signal
+from gateway.app.secrets_of_state import admin_token_of
+from gateway.app.shown import shown_user
+from gateway.app.stores import Stores, open_stores
+from gateway.config import Settings
+from gateway.flow.accounts import Accounts
+from gateway.jobs.drain import Drain, DrainTerms
+from gateway.jobs.project import Projection
+from gateway.jobs.service import Step, run_forever
+from gateway.jobs.sweep import Sweep, SweepTerms
+from gateway.jobs.upkeep import Upkeep
+from gateway.ports.ledger import Conflict, LedgerUnavailable
+from gateway.ports.quota_store import StoreUnavailable
+from gateway.ports.tasks import spawn
+from gateway.web.admin import admin_app
+from gateway.web.servers import listen_app
+
+_LAST_DRAIN_S = 5.0
+_log = logging.getLogger("gateway.jobs")
+
+
+async def run_jobs(settings: Settings, ops_port: bool) -> None:
+    """Work until SIGTERM or SIGINT; then drain what the proxies left behind.
+
+    With `ops_port` it answers operators itself, as a jobs process without a supervisor must.
+    """
+    stop = stop_signal()
+    metrics = JobsMetrics()
+    async with open_stores(settings, ProxyMetrics(settings.models), "jobs") as stores:
+        drain = drain_of(settings, stores, metrics)
+        steps: list[Step] = [drain, *_others(settings, stores, metrics)]
+        running = [spawn(run_forever(step), step.name) for step in steps]
+        address = settings.listen.admin
+        admin = await listen_app(
+            admin_app(admin_token_of(settings), _show(stores.accounts(settings), settings)),
+            address.host,
+            address.port,
+        )
+
+        async def ready() -> Mapping[str, str]:
+            return {task.get_name(): "failed" if task.done() else "ok" for task in running}
+
+        inside = await answer_supervisor(settings, "jobs", metrics.render, ready)
+        places = {"admin": admin.url(address.host)}
+        if ops_port:
+            ops = await answer_operators(settings, metrics.render, ready)
+            places["ops"] = ops.url(settings.listen.ops.host)
+        say_ready(**places)
+        stopped = spawn(stop.wait(), "stop")
+        await asyncio.wait([stopped, *running], return_when=asyncio.FIRST_COMPLETED)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        await _drain_the_rest(drain)
+        stores.ledger.unlock_shards()
+        await admin.close()
+        await inside.close()
+
+
+def drain_of(settings: Settings, stores: Stores, metrics: JobsMetrics) -> Drain:
+    """The drain of these stores."""
+    terms = DrainTerms(
+        shards=settings.redis.shards,
+        retain_s=settings.ledger.retain_s,
+        retain_bytes=settings.ledger.retain_mib * 2**20,
+    )
+    return Drain(stores.streams, stores.ledger, terms, metrics, stores.clock)
+
+
+def _others(settings: Settings, stores: Stores, metrics: JobsMetrics) -> list[Step]:
+    sweep_terms = SweepTerms(settings.redis.shards, settings.lease.grace_ms, settings.prices)
+    return [
+        Sweep(stores.streams, stores.store, sweep_terms, metrics, stores.clock),
+        Projection(stores.directory, stores.store, stores.clock),
+        Upkeep(stores.ledger, settings.plan.tiers, metrics, stores.clock),
+    ]
+
+
+async def _drain_the_rest(drain: Drain) -> None:
+    """What is not drained now is drained at the next start."""
+    try:
+        async with asyncio.timeout(_LAST_DRAIN_S):
+            await drain.drain_all()
+    except (StoreUnavailable, LedgerUnavailable, TimeoutError) as error:
+        _log.warning("the outbox was not drained to its end: %s", error)
+
+
+def _show(accounts: Accounts, settings: Settings) -> Any:
+    async def show(user_id: str) -> dict[str, Any] | None:
+        try:
+            identity, snapshot = await accounts.show(user_id)
+        except Conflict:
+            return None
+        return shown_user(identity, snapshot, settings.plan)
+
+    return show

@@ -1,0 +1,98 @@
+"""What the gateway's own processes have in common: logs, signals, and a way to be asked.
+
+A child process answers its supervisor on a unix socket (`/metrics`, `/readyz`) and says on its
+standard output, in one line, when it is ready.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+from aiohttp import web
+
+from gateway.adapters.embedded import socket_dir
+from gateway.config import Settings
+from gateway.ports.tasks import spawn
+from gateway.web.ops import ops_app
+from gateway.web.servers import Listener, listen_app, listen_unix
+
+
+def configure_logs() -> None:
+    """Log lines to standard error: time, level, part, text. Never bodies, headers or keys."""
+    logging.basicConfig(
+        level=logging.INFO,
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
+        force=True,
+    )
+
+
+def stop_signal() -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+def say_ready(**places: str) -> None:
+    """Tell whoever started this process where it can be reached."""
+    words = " ".join(f"{name}={place}" for name, place in places.items())
+    sys.stdout.write(f"ready {words}".rstrip() + "\n")
+    sys.stdout.flush()
+
+
+def inside_socket(settings: Settings, process: str) -> Path:
+    """The unix socket on which a child answers its supervisor."""
+    return socket_dir(settings.state_dir) / f"{process}.sock"
+
+
+async def answer_supervisor(
+    settings: Settings,
+    process: str,
+    render: Callable[[], bytes],
+    ready: Callable[[], Awaitable[Mapping[str, str]]],
+) -> Listener:
+    """Answer on the inside socket until closed."""
+    return await listen_unix(_own_ops(process, render, ready), inside_socket(settings, process))
+
+
+async def answer_operators(
+    settings: Settings,
+    render: Callable[[], bytes],
+    ready: Callable[[], Awaitable[Mapping[str, str]]],
+) -> Listener:
+    """The ops port of a process that has no supervisor."""
+    address = settings.listen.ops
+    return await listen_app(_own_ops("jobs", render, ready), address.host, address.port)
+
+
+def _own_ops(
+    process: str, render: Callable[[], bytes], ready: Callable[[], Awaitable[Mapping[str, str]]]
+) -> web.Application:
+    async def rendered() -> str:
+        return render().decode()
+
+    async def alive() -> Mapping[str, str]:
+        return {process: "ok"}
+
+    return ops_app(rendered, alive, ready)
+
+
+def watch_loop(observe: Callable[[float], None]) -> asyncio.Task[None]:
+    """Measure once a second how late the event loop is."""
+
+    async def watch() -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + 1.0
+            await asyncio.sleep(1.0)
+            observe(max(0.0, loop.time() - due))
+
+    return spawn(watch(), "loop lag")

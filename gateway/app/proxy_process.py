@@ -1,0 +1,163 @@
+"""One proxy worker: the flow put together, listening on the proxy port until told to stop.
+
+On SIGTERM it takes no new call, lets open ones end, and waits until every settlement is confirmed,
+within bounds; what is left then is ended by its lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+from gateway.adapters.http_upstream import HttpUpstream, Origin
+from gateway.adapters.prometheus_metrics import ProxyMetrics
+from gateway.adapters.tokenizer.bpe import BpeTokenizer
+from gateway.app.process import answer_supervisor, say_ready, stop_signal, watch_loop
+from gateway.app.secrets_of_state import pepper_of
+from gateway.app.stores import Stores as OpenStores
+from gateway.app.stores import open_stores
+from gateway.config import Settings
+from gateway.flow.admit import Admission, Stores
+from gateway.flow.estimate import Estimator
+from gateway.flow.exchange import Exchange
+from gateway.flow.identify import Identities
+from gateway.flow.open_holds import OpenHolds
+from gateway.flow.relay import Drains, RelayServices
+from gateway.flow.settlements import Settlements
+from gateway.flow.terms import Terms
+from gateway.ports.quota_store import StoreUnavailable
+from gateway.ports.tasks import spawn
+from gateway.web.proxy import Proxy, ProxySettings
+from gateway.web.servers import Listener, listen_raw
+
+# Kubernetes grants 30 s from SIGTERM to SIGKILL; what has not ended by then is ended by its lease.
+_DRAIN_S = 25.0
+_log = logging.getLogger("gateway.proxy")
+
+
+async def run_proxy(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then finish what is open."""
+    stop = stop_signal()
+    metrics = ProxyMetrics(settings.models)
+    tokenizer = BpeTokenizer()
+    for encoding in {model.tokenizer for model in settings.models.values()}:
+        tokenizer.load(encoding)
+    async with open_stores(settings, metrics, "proxy") as stores:
+        upstream = HttpUpstream(_origins(settings))
+        worker = _Worker(settings, stores, metrics, tokenizer, upstream)
+        await stores.shards.open_all()
+        address = settings.listen.proxy
+        listener = await listen_raw(worker.proxy.handle, address.host, address.port)
+        inside = await answer_supervisor(settings, "proxy-0", metrics.render, worker.ready)
+        beats = spawn(worker.open_holds.beat_forever(), "heartbeat")
+        lag = watch_loop(metrics.loop_lag.set)
+        say_ready(proxy=listener.url(address.host))
+        await stop.wait()
+        await worker.finish(listener)
+        for task in (beats, lag):
+            task.cancel()
+        await listener.close()
+        await inside.close()
+        await upstream.close()
+
+
+class _Worker:
+    """The parts of one proxy worker that are needed after it was put together."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        stores: OpenStores,
+        metrics: ProxyMetrics,
+        tokenizer: BpeTokenizer,
+        upstream: HttpUpstream,
+    ) -> None:
+        self._store = stores.store
+        terms = _terms(settings)
+        identities = Identities(stores.directory, pepper_of(settings))
+        self.settlements = Settlements(stores.store, stores.shards, metrics)
+        self.open_holds = OpenHolds(stores.store, terms, stores.clock)
+        admission = Admission(
+            Stores(
+                store=stores.store,
+                directory=stores.directory,
+                shards=stores.shards,
+                hydrator=stores.hydrator,
+                identities=identities,
+                settlements=self.settlements,
+            ),
+            terms,
+            tokenizer,
+            stores.clock,
+        )
+        encodings = {name: model.tokenizer for name, model in settings.models.items()}
+        services = RelayServices(
+            settlements=self.settlements,
+            estimator=Estimator(tokenizer, encodings),
+            drains=Drains(terms.drains_max),
+            terms=terms,
+        )
+        observers = (metrics, stores.clock)
+        self.proxy = Proxy(
+            Exchange(admission, upstream, self.open_holds, services, observers),
+            identities,
+            ProxySettings(
+                plan=settings.plan,
+                models=tuple(settings.models.values()),
+                body_bytes_max=settings.listen.body_bytes_max,
+            ),
+            observers,
+        )
+
+    async def ready(self) -> Mapping[str, str]:
+        """Postgres may be away without harm to traffic, so only Redis is asked."""
+        try:
+            epoch = await self._store.epoch(0)
+        except StoreUnavailable as error:
+            return {"redis": str(error)}
+        return {"redis": "ok" if epoch else "shard 0 is not open"}
+
+    async def finish(self, listener: Listener) -> None:
+        """Let open calls end, and their settlements be confirmed, within bounds."""
+        self.proxy.draining = True
+        await listener.stop_accepting()
+        try:
+            async with asyncio.timeout(_DRAIN_S):
+                await self.proxy.idle()
+                await self.settlements.confirmed()
+        except TimeoutError:
+            _log.warning(
+                "stopping with %d calls open and %d settlements unconfirmed",
+                len(self.open_holds),
+                self.settlements.unconfirmed,
+            )
+
+
+def _terms(settings: Settings) -> Terms:
+    return Terms(
+        plan=settings.plan,
+        models=settings.models,
+        prices=settings.prices,
+        stream_usage={name: each.stream_usage for name, each in settings.upstreams.items()},
+        upgrade_url=settings.refusal.upgrade_url,
+        topup_url=settings.refusal.topup_url,
+        lease_ms=settings.lease.ms,
+        heartbeat_ms=settings.lease.heartbeat_ms,
+        stream_max_s=settings.lease.stream_max_s,
+        drain_s=settings.client_gone.drain_s,
+        drains_max=settings.client_gone.drains_max,
+    )
+
+
+def _origins(settings: Settings) -> dict[str, Origin]:
+    return {
+        name: Origin(
+            base_url=each.base_url,
+            api_key=each.api_key.reveal(),
+            connect_s=each.connect_s,
+            idle_s=each.idle_s,
+            user_header=each.user_header,
+        )
+        for name, each in settings.upstreams.items()
+    }

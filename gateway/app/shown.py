@@ -1,0 +1,39 @@
+"""A user as an operator is shown it, on the command line and by the admin port.
+
+One function, so that both say the same. Names and units are part of the interface: scripts read
+them.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from gateway.core.identity import Identity
+from gateway.core.plan import Plan
+from gateway.ports.quota_store import Snapshot
+
+
+def shown_user(identity: Identity, snapshot: Snapshot, plan: Plan) -> dict[str, Any]:
+    """Names and figures, tokens and GBP, ready for JSON."""
+    tier = plan.tiers.get(identity.tier)
+    limit_tokens = tier.tokens if tier else 0
+    used_tokens = max(0, snapshot.settled_tokens + snapshot.adjusted_tokens)
+    return {
+        "user": identity.user_id,
+        "tier": identity.tier,
+        "limit_tokens": limit_tokens,
+        "used_tokens": used_tokens,
+        "remaining_tokens": max(0, limit_tokens - used_tokens),
+        "held_tokens": snapshot.held_tokens,
+        "open_holds": snapshot.open_holds,
+        "adjusted_tokens": snapshot.adjusted_tokens,
+        "cost_gbp": f"{snapshot.cost_nano_gbp // 10**9}.{snapshot.cost_nano_gbp % 10**9:09d}",
+        "period_start": _instant(snapshot.period_start_ms),
+        "reset_at": _instant(snapshot.period_end_ms),
+        "zone": identity.zone,
+    }
+
+
+def _instant(ms: int) -> str:
+    return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"

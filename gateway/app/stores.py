@@ -1,0 +1,98 @@
+"""Both stores, opened: connections, scripts, ports, and the flow parts that stand on them alone.
+
+Every process and command gets its stores here, checked for being fit to keep money, and gives
+them back when its block ends. Migrations are a step of their own, done once by whoever starts.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from gateway.adapters.clock import SystemClock
+from gateway.adapters.postgres.connection import open_pool
+from gateway.adapters.postgres.directory import PostgresDirectory
+from gateway.adapters.postgres.ledger import PostgresLedger
+from gateway.adapters.postgres.migrate import migrate
+from gateway.adapters.postgres.reports import PostgresReports
+from gateway.adapters.redis_store.calls import Calls, open_connections
+from gateway.adapters.redis_store.checks import check_server
+from gateway.adapters.redis_store.quota_store import RedisQuotaStore
+from gateway.adapters.redis_store.scripts import load_scripts, lua_folder
+from gateway.adapters.redis_store.streams import RedisStreams, open_client
+from gateway.app.embedded import ledger_url_of, redis_url_of
+from gateway.config import Settings
+from gateway.flow.accounts import Accounts
+from gateway.flow.hydrate import Hydrator
+from gateway.flow.shards import Shards
+from gateway.ports.metrics import Metrics
+
+_log = logging.getLogger("gateway.stores")
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """What stands on Redis and Postgres."""
+
+    store: RedisQuotaStore
+    streams: RedisStreams
+    ledger: PostgresLedger
+    directory: PostgresDirectory
+    reports: PostgresReports
+    shards: Shards
+    hydrator: Hydrator
+    clock: SystemClock
+
+    def accounts(self, settings: Settings) -> Accounts:
+        """What an operator does to users."""
+        return Accounts(self.directory, self.store, self.hydrator, settings.plan, self.clock)
+
+
+@asynccontextmanager
+async def open_stores(settings: Settings, metrics: Metrics, author: str) -> AsyncIterator[Stores]:
+    """Connect to both. `author` is who the audit names for changes made through this.
+
+    StoreUnavailable, LedgerUnavailable or UnfitStore when one of them cannot be used.
+    """
+    url, clock, shards_count = redis_url_of(settings), SystemClock(), settings.redis.shards
+    deadline_s = settings.redis.deadline_ms / 1000
+    client = open_client(url)
+    connections = open_connections(url, deadline_s)
+    try:
+        for warning in await check_server(client, clock.now_ms()):
+            _log.warning("%s", warning)
+        pool = await open_pool(ledger_url_of(settings))
+        try:
+            calls = Calls(connections, deadline_s, metrics.store_call)
+            store = RedisQuotaStore(calls, load_scripts(lua_folder()), shards_count)
+            ledger = PostgresLedger(pool, ledger_url_of(settings))
+            shards = Shards(store, ledger, shards_count)
+            yield Stores(
+                store=store,
+                streams=RedisStreams(client, shards_count),
+                ledger=ledger,
+                directory=PostgresDirectory(pool, author),
+                reports=PostgresReports(pool),
+                shards=shards,
+                hydrator=Hydrator(store, ledger, shards, metrics),
+                clock=clock,
+            )
+        finally:
+            pool.terminate()
+    finally:
+        await client.aclose()
+        await connections.disconnect()
+
+
+async def prepare_ledger(settings: Settings) -> list[str]:
+    """Bring the ledger's schema up to date and its partitions ahead; names of what was applied."""
+    pool = await open_pool(ledger_url_of(settings))
+    try:
+        applied = await migrate(pool)
+        ledger = PostgresLedger(pool, ledger_url_of(settings))
+        await ledger.prepare_partitions(SystemClock().now_ms())
+        return applied
+    finally:
+        await pool.close()

@@ -1,0 +1,164 @@
+"""`ledger verify`: do Redis, the ledger and (with the stand-in) the upstream agree, user by user?
+
+Redis and ledger are compared at one moment of the account: its figures are read together with the
+id of the newest event, and the ledger is summed up to that id. The upstream is compared call by
+call: what it reported must be what was booked. Calls that nobody could measure (a client that left,
+a gateway that died) are counted apart, with what they differ by.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+
+from gateway.adapters.postgres.reports import Charge
+from gateway.app.stores import Stores
+from gateway.ports.quota_store import Snapshot, StoreUnavailable
+
+_POLL_S = 0.05
+_CHARGES_ROWS = 5000
+_NOBODY = "anonymous"  # what the stand-in calls the user of a request that names none
+
+
+@dataclass(slots=True)
+class UserLine:
+    """One user's figures, in tokens. `redis_off` and `upstream_off` are differences that must be
+    0; `unmeasured_off` is upstream minus ledger over calls nobody could measure."""
+
+    user: str
+    tier: str
+    ledger_tokens: int = 0
+    redis_off: int = 0
+    upstream_tokens: int = 0
+    upstream_off: int = 0
+    unmeasured_calls: int = 0
+    unmeasured_off: int = 0
+
+
+@dataclass(slots=True)
+class Verdict:
+    """The whole comparison. `unbooked_calls`: the upstream served them, no row has them."""
+
+    lines: list[UserLine] = field(default_factory=list)
+    open_holds: int = 0
+    unbooked_calls: int = 0
+    compared_upstream: bool = False
+
+    @property
+    def agrees(self) -> bool:
+        """True when nothing differs that must not."""
+        return not self.unbooked_calls and all(
+            line.redis_off == 0 and line.upstream_off == 0 for line in self.lines
+        )
+
+
+async def verify(stores: Stores, upstream: str | None, wait_s: float) -> Verdict:
+    """Compare now, or as soon as no hold is open, at most `wait_s` later.
+
+    StoreUnavailable when the ledger does not catch up with the outbox in that time.
+    """
+    loop = asyncio.get_running_loop()
+    until_s = loop.time() + wait_s
+    verdict = Verdict()
+    while True:
+        verdict.open_holds = await _count_holds(stores)
+        if not verdict.open_holds or loop.time() >= until_s:
+            break
+        await asyncio.sleep(_POLL_S)
+    for identity in await stores.directory.users():
+        line = UserLine(identity.user_id, identity.tier)
+        snapshot = await stores.store.snapshot(identity.payer)
+        if snapshot is not None:
+            line.redis_off = await _redis_off(stores, identity.payer, snapshot, until_s)
+        verdict.lines.append(line)
+    served = await _served(upstream) if upstream else None
+    verdict.compared_upstream = served is not None
+    await _compare_calls(stores, verdict, served or {})
+    return verdict
+
+
+async def _count_holds(stores: Stores) -> int:
+    total = 0
+    for shard in range(stores.streams.shards):
+        total += await stores.streams.count(shard)
+    return total
+
+
+async def _redis_off(stores: Stores, payer: str, snapshot: Snapshot, until_s: float) -> int:
+    """How much Redis and the ledger differ about one account, at the snapshot's moment."""
+    shard = stores.shards.of(payer)
+    while True:
+        sums = await stores.ledger.sums(
+            payer, snapshot.period_start_ms, shard, snapshot.epoch, snapshot.stream_id
+        )
+        if sums is not None:
+            return (snapshot.settled_tokens + snapshot.adjusted_tokens) - (
+                sums.settled_tokens + sums.adjusted_tokens
+            )
+        if asyncio.get_running_loop().time() >= until_s + 10:
+            raise StoreUnavailable(
+                "the ledger has not caught up with the outbox: is the jobs process running?"
+            )
+        await asyncio.sleep(_POLL_S)
+
+
+async def _served(upstream: str) -> dict[str, dict[str, Any]]:
+    """What the stand-in says it served, by request id."""
+    url = upstream.rstrip("/").removesuffix("/v1") + "/stand-in/served"
+    try:
+        async with aiohttp.ClientSession() as session, session.get(url) as response:
+            calls = (await response.json())["calls"]
+    except (aiohttp.ClientError, OSError, KeyError, ValueError) as error:
+        raise StoreUnavailable(
+            f"{url} does not answer as the stand-in does ({type(error).__name__})"
+        ) from error
+    return dict(calls)
+
+
+async def _compare_calls(
+    stores: Stores, verdict: Verdict, served: Mapping[str, Mapping[str, Any]]
+) -> None:
+    lines = {line.user: line for line in verdict.lines}
+    booked: dict[str, _Booked] = {}
+    after: str | None = None
+    while charges := await stores.reports.charges(after, _CHARGES_ROWS):
+        after = charges[-1].event_id
+        for charge in charges:
+            lines.setdefault(charge.user_id, UserLine(charge.user_id, "?"))
+            lines[charge.user_id].ledger_tokens += charge.charged_tokens
+            booked.setdefault(charge.rid, _Booked(charge.user_id)).add(charge)
+    for rid, call in served.items():
+        tokens, known = int(call["prompt_tokens"]) + int(call["completion_tokens"]), booked.get(rid)
+        if known is None:
+            verdict.unbooked_calls += tokens > 0
+        else:
+            _compare(lines[known.user], known, tokens, str(call["user"]))
+    verdict.lines = sorted(lines.values(), key=lambda line: line.user)
+
+
+@dataclass(slots=True)
+class _Booked:
+    """The rows of one call. A measured correction makes an estimate exact."""
+
+    user: str
+    tokens: int = 0
+    measured: bool = False
+
+    def add(self, charge: Charge) -> None:
+        self.tokens += charge.charged_tokens
+        self.measured = self.measured or charge.quality == "measured"
+
+
+def _compare(line: UserLine, booked: _Booked, tokens: int, served_user: str) -> None:
+    line.upstream_tokens += tokens
+    if served_user not in (_NOBODY, line.user):  # served on behalf of one, booked on another
+        line.upstream_off += tokens
+    elif booked.measured:
+        line.upstream_off += tokens - booked.tokens
+    else:
+        line.unmeasured_calls += 1
+        line.unmeasured_off += tokens - booked.tokens

@@ -1,0 +1,56 @@
+"""Trouble that is expected, told in one line; anything else is a fault and keeps its traceback.
+
+The one list of what a command may run into. Each of these errors says in its own words what is
+wrong, where, and what to do; secrets are not in them.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from gateway.adapters.embedded import EmbeddedError
+from gateway.adapters.postgres.migrate import MigrationError
+from gateway.adapters.redis_store.checks import UnfitStore
+from gateway.adapters.redis_store.scripts import ScriptError
+from gateway.app.children import ChildFailed
+from gateway.app.supervisor import StoreDied
+from gateway.config import ConfigError
+from gateway.ports.ledger import Conflict, LedgerUnavailable
+from gateway.ports.quota_store import StoreUnavailable
+from gateway.web.servers import AddressTaken
+
+FAILED, WRONG = 1, 2
+_EXPECTED = (
+    AddressTaken,
+    ChildFailed,
+    Conflict,
+    EmbeddedError,
+    LedgerUnavailable,
+    MigrationError,
+    ScriptError,
+    StoreDied,
+    StoreUnavailable,
+    UnfitStore,
+)
+
+
+class CommandError(Exception):
+    """A command cannot be carried out as it was given; the text says why and what to do."""
+
+
+def report(error: Exception) -> int | None:
+    """Print an expected error; the exit code, or None for one that is not expected."""
+    if isinstance(error, ConfigError):
+        print(error, file=sys.stderr)
+        return WRONG
+    if isinstance(error, CommandError):
+        print(f"quota-gateway: {error}", file=sys.stderr)
+        return WRONG
+    if isinstance(error, _EXPECTED):
+        kind = {
+            LedgerUnavailable: "the ledger (Postgres) cannot be used: ",
+            StoreUnavailable: "the counters (Redis) cannot be used: ",
+        }.get(type(error), "")
+        print(f"quota-gateway: {kind}{error}", file=sys.stderr)
+        return FAILED
+    return None

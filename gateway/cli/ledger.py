@@ -1,0 +1,127 @@
+"""The ledger on the command line: does it agree, and what stands in it.
+
+`verify` ends with 1 on any difference, so it can stand in a script; `export` streams, however many
+entries there are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TypeAlias
+
+from rich.console import Console
+from rich.table import Table
+
+from gateway.adapters.postgres.reports import ExportFilter
+from gateway.app.command_stores import opened_for_command
+from gateway.app.verify import Verdict, verify
+from gateway.cli.arguments import add_config, add_json, running, settings_of
+from gateway.cli.failures import FAILED, CommandError
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+_WIDTH = 120  # where nobody says how wide a line may be
+
+
+def add_commands(commands: Commands) -> None:
+    """Add `ledger …`."""
+    ledger = commands.add_parser("ledger", help="compare and export the ledger")
+    actions = ledger.add_subparsers(metavar="ACTION", required=True)
+    verified = actions.add_parser(
+        "verify", help="compare Redis, ledger and the stand-in, user by user; 1 if they differ"
+    )
+    add_config(verified)
+    add_json(verified)
+    verified.add_argument("--upstream", metavar="URL", help="also compare with this stand-in")
+    verified.add_argument(
+        "--wait", type=float, default=5.0, metavar="S", help="wait for open holds to end (5)"
+    )
+    verified.set_defaults(run=running(_verify))
+
+    exported = actions.add_parser("export", help="write the entries to standard output")
+    add_config(exported)
+    exported.add_argument("--format", choices=("csv", "ndjson"), default="csv")
+    exported.add_argument("--user", metavar="ID", help="only this user's")
+    exported.add_argument("--after", metavar="EVENT_ID", help="only entries after this one")
+    exported.add_argument("--from", dest="start", metavar="DATE", help="from this day on (UTC)")
+    exported.add_argument("--until", metavar="DATE", help="before this day (UTC)")
+    exported.set_defaults(run=running(_export))
+
+
+async def _verify(chosen: argparse.Namespace) -> int:
+    async with opened_for_command(settings_of(chosen), "cli:verify") as stores:
+        verdict = await verify(stores, chosen.upstream, chosen.wait)
+    if chosen.json:
+        print(json.dumps({"agrees": verdict.agrees, **asdict(verdict)}))
+    else:
+        print_verdict(verdict)
+    return 0 if verdict.agrees else FAILED
+
+
+def print_verdict(verdict: Verdict) -> None:
+    """The comparison as a table, and what it means in one line."""
+    table = Table(box=None, padding=(0, 2))
+    table.add_column("user")
+    table.add_column("tier")
+    columns = ["ledger", "redis off"]
+    if verdict.compared_upstream:
+        columns += ["upstream", "upstream off", "unmeasured calls", "their difference"]
+    for column in columns:
+        table.add_column(column, justify="right")
+    for line in verdict.lines:
+        cells = [f"{line.ledger_tokens:,}", _off(line.redis_off)]
+        if verdict.compared_upstream:
+            cells += [f"{line.upstream_tokens:,}", _off(line.upstream_off)]
+            cells += [str(line.unmeasured_calls), f"{line.unmeasured_off:,}"]
+        table.add_row(line.user, line.tier, *cells)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH)
+    console.print(table)
+    total = sum(line.ledger_tokens for line in verdict.lines)
+    console.print(f"{len(verdict.lines)} users, {total:,} tokens in the ledger")
+    if verdict.open_holds:
+        console.print(f"{verdict.open_holds} holds are still open")
+    if verdict.unbooked_calls:
+        console.print(f"[red]{verdict.unbooked_calls} calls were served and are in no row[/]")
+    console.print("[green]no difference[/]" if verdict.agrees else "[red]they differ[/]")
+
+
+def _off(tokens: int) -> str:
+    return f"[red]{tokens:+,}[/]" if tokens else "0"
+
+
+async def _export(chosen: argparse.Namespace) -> int:
+    wanted = ExportFilter(
+        after_event_id=chosen.after,
+        user_id=chosen.user,
+        from_ms=_day_ms("--from", chosen.start),
+        until_ms=_day_ms("--until", chosen.until),
+    )
+    async with opened_for_command(settings_of(chosen), "cli:export") as stores:
+        writer: csv.DictWriter[str] | None = None
+        async for row in stores.reports.export(wanted):
+            if chosen.format == "ndjson":
+                print(json.dumps(row, ensure_ascii=False))
+                continue
+            if writer is None:
+                writer = csv.DictWriter(sys.stdout, fieldnames=list(row))
+                writer.writeheader()
+            writer.writerow(row)
+    return 0
+
+
+def _day_ms(option: str, text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        day = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise CommandError(f"{option} {text!r}: expected a date such as 2026-11-01") from error
+    return int(day.replace(tzinfo=day.tzinfo or UTC).timestamp() * 1000)

@@ -1,0 +1,158 @@
+"""Commands that run: serve, jobs, mock-openai; and those that prepare: check-config, migrate.
+
+A running command says `ready` on standard output once it can be used, logs to standard error, and
+ends on SIGTERM or Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from functools import partial
+from typing import TypeAlias
+
+from gateway.adapters.tokenizer.bpe import BpeTokenizer
+from gateway.app.demo import welcome
+from gateway.app.embedded import borrowed_stores
+from gateway.app.jobs_process import run_jobs
+from gateway.app.process import configure_logs, say_ready, stop_signal
+from gateway.app.proxy_process import run_proxy
+from gateway.app.stores import prepare_ledger
+from gateway.app.supervisor import ServeOptions, serve, with_stand_in
+from gateway.cli.arguments import add_config, add_json, config_path, running, settings_of
+from gateway.cli.failures import CommandError
+from gateway.config import Settings, effective, schema
+from gateway.config.values import Address, parse_address
+from gateway.standin import StandIn, StandInSettings
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def add_commands(commands: Commands) -> None:
+    """Add this module's commands."""
+    served = commands.add_parser("serve", help="run the gateway: proxy, jobs, ops port")
+    add_config(served)
+    served.add_argument(
+        "--demo", action="store_true", help="make demo users, print how to try them"
+    )
+    served.add_argument(
+        "--stand-in", action="store_true", help="answer calls with the built-in stand-in"
+    )
+    served.add_argument(
+        "--jobs", choices=("here", "none"), default="here", help="run the jobs process here, or not"
+    )
+    served.set_defaults(run=running(_serve))
+
+    jobs = commands.add_parser("jobs", help="run the jobs process alone (beside serve --jobs none)")
+    add_config(jobs)
+    jobs.set_defaults(run=running(_jobs), port=None, stand_in=None, ops=True)
+
+    check = commands.add_parser("check-config", help="check the configuration and print it")
+    add_config(check)
+    add_json(check)
+    check.add_argument("--schema", action="store_true", help="print the JSON Schema instead")
+    check.set_defaults(run=_check_config)
+
+    migrated = commands.add_parser("migrate", help="bring the ledger's schema up to date")
+    add_config(migrated)
+    migrated.set_defaults(run=running(_migrate))
+
+    mock = commands.add_parser("mock-openai", help="run the stand-in for OpenAI")
+    mock.add_argument("--listen", default="127.0.0.1:8795", metavar="HOST:PORT")
+    mock.add_argument("--chunk-tokens", type=int, default=4, metavar="N", help="tokens a chunk")
+    mock.add_argument("--require-key", metavar="KEY", help="refuse every other bearer key")
+    mock.set_defaults(run=running(_mock_openai))
+
+    for name, work in (("proxy-process", _proxy), ("jobs-process", _jobs)):
+        child = commands.add_parser(name)  # started by serve; not in the list of --help
+        add_config(child)
+        child.add_argument("--stand-in", metavar="URL")
+        child.add_argument("--port", type=int)
+        child.set_defaults(run=running(work), ops=False)
+
+
+async def _serve(chosen: argparse.Namespace) -> int:
+    configure_logs()
+    settings = settings_of(chosen)
+    keyless = not any(each.api_key for each in settings.upstreams.values())
+    await serve(
+        settings,
+        ServeOptions(
+            config=config_path(chosen),
+            stand_in=chosen.stand_in or (chosen.demo and keyless),
+            jobs=chosen.jobs == "here",
+            welcome=partial(welcome, settings) if chosen.demo else None,
+        ),
+    )
+    return 0
+
+
+async def _proxy(chosen: argparse.Namespace) -> int:
+    configure_logs()
+    settings = settings_of(chosen)
+    if chosen.stand_in:
+        settings = with_stand_in(settings, chosen.stand_in)
+    if chosen.port is not None:
+        proxy = Address(settings.listen.proxy.host, chosen.port)
+        settings = replace(settings, listen=replace(settings.listen, proxy=proxy))
+    await run_proxy(settings)
+    return 0
+
+
+async def _jobs(chosen: argparse.Namespace) -> int:
+    configure_logs()
+    settings: Settings = settings_of(chosen)
+    if chosen.port is not None:
+        admin = Address(settings.listen.admin.host, chosen.port)
+        settings = replace(settings, listen=replace(settings.listen, admin=admin))
+    await run_jobs(settings, ops_port=chosen.ops)
+    return 0
+
+
+async def _migrate(chosen: argparse.Namespace) -> int:
+    settings = settings_of(chosen)
+    async with borrowed_stores(settings):
+        applied = await prepare_ledger(settings)
+    print("\n".join(f"applied {name}" for name in applied) or "the ledger is up to date")
+    return 0
+
+
+def _check_config(chosen: argparse.Namespace) -> int:
+    if chosen.schema:
+        print(json.dumps(schema(), indent=2))
+        return 0
+    settings = settings_of(chosen)
+    if chosen.json:
+        print(json.dumps(effective(settings), indent=2))
+    else:
+        tiers = ", ".join(f"{tier.name} {tier.tokens:,}" for tier in settings.plan.tiers.values())
+        print(f"{config_path(chosen)} is in order")
+        print(f"tiers   {tiers}")
+        print(f"models  {', '.join(settings.models)}")
+        print(f"stores  redis {settings.redis.url.shown}, ledger {settings.ledger.url.shown}")
+    return 0
+
+
+async def _mock_openai(chosen: argparse.Namespace) -> int:
+    stop = stop_signal()
+    tokenizer = BpeTokenizer()
+    tokenizer.load("o200k_base")
+    try:
+        address = parse_address(chosen.listen)
+        stand_in = StandIn(
+            StandInSettings(
+                count_tokens=lambda text: tokenizer.count(text, "o200k_base"),
+                host=address.host,
+                port=address.port,
+                chunk_tokens=chosen.chunk_tokens,
+                require_key=chosen.require_key,
+            )
+        )
+        url = await stand_in.start()
+    except (ValueError, OSError) as error:
+        raise CommandError(f"mock-openai: {error}") from error
+    say_ready(openai=url)
+    await stop.wait()
+    await stand_in.stop()
+    return 0

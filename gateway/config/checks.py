@@ -1,0 +1,237 @@
+"""Rules over more than one key: names that must exist, orders that must hold, schemes that fit.
+
+Each check looks at one section and yields what is wrong with it; together they find everything that
+can be known without opening a connection. Values that may be secret are described, never shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from decimal import Decimal
+from itertools import chain, pairwise
+
+from gateway.config.errors import Problem, key_path
+from gateway.config.shape import File, Listen, Model, Prices, Tier
+from gateway.config.values import PORT_MAX, StoreUrl, is_name, is_web_url, scheme_of
+from gateway.core.period import zone_exists
+from gateway.core.plan import ANY_MODEL, PER_MILLE
+from gateway.core.pricing import DEFAULT_LINE
+
+# 16 characters of base64 are 96 bits: out of reach for whoever steals the digests.
+PEPPER_CHARACTERS_MIN = 16
+# Metrics file every model that is not configured under this label.
+_OTHER_MODELS = "other"
+_REDIS_SCHEMES = ("redis", "rediss", "unix")
+_LEDGER_SCHEMES = ("postgresql", "postgres")
+# Headers the gateway writes itself, or that belong to one connection only (RFC 9110, 7.6.1).
+_OWN_HEADERS = {
+    "accept-encoding", "authorization", "connection", "content-encoding", "content-length",
+    "content-type", "cookie", "expect", "host", "keep-alive", "proxy-authorization", "te",
+    "trailer", "transfer-encoding", "upgrade", "user-agent",
+}  # fmt: skip
+
+
+def check_file(file: File) -> list[Problem]:
+    """Everything that is wrong with a file whose single values are right."""
+    return list(
+        chain(
+            _listen(file.listen),
+            _web_urls(file),
+            _stores(file),
+            _lease(file),
+            _upstreams(file),
+            *(_model(file, name, model) for name, model in file.models.items()),
+            _prices(file),
+            *(_version(file, i) for i in range(len(file.prices.versions))),
+            _plan(file),
+            *(_tier(file, name, tier) for name, tier in file.plan.tiers.items()),
+            _pepper(file),
+        )
+    )
+
+
+def _listen(listen: Listen) -> Iterator[Problem]:
+    taken: dict[str, str] = {}
+    for name in ("proxy", "ops", "admin"):
+        address = getattr(listen, name)
+        port = int(address.rpartition(":")[2])
+        if port > PORT_MAX:
+            yield Problem(f"listen.{name}", f"expected a port up to {PORT_MAX}, found {port}")
+        first = taken.setdefault(address, name)
+        # Port 0 is any free one, so it may stand more than once.
+        if first != name and port:
+            yield Problem(f"listen.{name}", f"{address} is already taken by listen.{first}")
+
+
+def _web_urls(file: File) -> Iterator[Problem]:
+    urls = {
+        "public_url": file.public_url,
+        "refusal.upgrade_url": file.refusal.upgrade_url,
+        "refusal.topup_url": file.refusal.topup_url,
+    }
+    for path, url in urls.items():
+        if url is not None and not is_web_url(url):
+            yield _not_web_url(path, url)
+
+
+def _not_web_url(path: str, url: str) -> Problem:
+    found = f"scheme {scheme_of(url)!r}" if scheme_of(url) else "no scheme"
+    return Problem(
+        path, f"expected http://host or https://host, without user and parameters; found {found}"
+    )
+
+
+def _stores(file: File) -> Iterator[Problem]:
+    yield from _store("redis.url", file.redis.url, _REDIS_SCHEMES)
+    yield from _store("ledger.url", file.ledger.url, _LEDGER_SCHEMES)
+
+
+def _store(path: str, url: StoreUrl, schemes: tuple[str, ...]) -> Iterator[Problem]:
+    if url.is_embedded or (url.scheme in schemes and url.has_place):
+        return
+    expected = ", ".join(f"{scheme}://" for scheme in schemes)
+    found = f"{url.scheme}:// without a host" if url.scheme in schemes else "something else"
+    yield Problem(path, f"expected {expected} and a host or path, or embedded; found {found}")
+
+
+def _lease(file: File) -> Iterator[Problem]:
+    lease = file.lease
+    if lease.heartbeat_ms * 2 >= lease.ms:
+        yield Problem(
+            "lease.heartbeat_ms",
+            f"expected less than half of lease.ms ({lease.ms}), so that one lost heartbeat ends no "
+            f"stream; found {lease.heartbeat_ms}",
+        )
+
+
+def _upstreams(file: File) -> Iterator[Problem]:
+    for name, upstream in file.upstreams.items():
+        path = key_path("upstreams", name)
+        if not is_web_url(upstream.base_url):
+            yield _not_web_url(f"{path}.base_url", upstream.base_url)
+        header = upstream.user_header
+        if header is not None and header.lower() in _OWN_HEADERS:
+            yield Problem(f"{path}.user_header", f"{header} is written by the gateway itself")
+        if not upstream.api_key.is_header_value:
+            yield Problem(f"{path}.api_key", "expected printable ASCII without spaces")
+
+
+def _model(file: File, name: str, model: Model) -> Iterator[Problem]:
+    path = key_path("models", name)
+    if not is_name(name) or name == _OTHER_MODELS:
+        yield Problem(path, 'expected a name of letters, digits and ._:/-, and not "other"')
+    if model.upstream not in file.upstreams:
+        yield Problem(f"{path}.upstream", _unknown(model.upstream, "upstreams", file.upstreams))
+    ladder = {
+        "output_tokens_min": model.output_tokens_min,
+        "output_tokens_default": model.output_tokens_default,
+        "output_tokens_max": model.output_tokens_max,
+        "context_tokens": model.context_tokens,
+    }
+    for (low, low_tokens), (high, high_tokens) in pairwise(ladder.items()):
+        if low_tokens > high_tokens:
+            yield Problem(
+                f"{path}.{low}", f"expected at most {high} ({high_tokens}), found {low_tokens}"
+            )
+    for kind in ("cached", "reasoning"):
+        weight = getattr(model.weights, kind)
+        if round(weight * PER_MILLE) / PER_MILLE != weight:
+            yield Problem(f"{path}.weights.{kind}", f"expected at most 3 decimals, found {weight}")
+
+
+def _prices(file: File) -> Iterator[Problem]:
+    prices = file.prices
+    rate = Decimal(prices.gbp_per_unit)
+    if rate == 0:
+        yield Problem("prices.gbp_per_unit", "expected more than 0, else everything is free")
+    if prices.currency == "GBP" and rate != 1:
+        yield Problem("prices.gbp_per_unit", 'expected "1": a pound is a pound')
+    if not prices.versions:
+        yield Problem("prices.versions", "expected at least one price version, found none")
+    yield from _repeated(prices, [version.id for version in prices.versions], "id")
+    yield from _repeated(prices, [str(version.start) for version in prices.versions], "from")
+
+
+def _repeated(prices: Prices, values: list[str], key: str) -> Iterator[Problem]:
+    for i, value in enumerate(values):
+        if value in values[:i]:
+            yield Problem(
+                f"prices.versions[{i}].{key}",
+                f"{value} stands in versions[{values.index(value)}] already",
+            )
+
+
+def _version(file: File, index: int) -> Iterator[Problem]:
+    lines = file.prices.versions[index].per_million
+    path = f"prices.versions[{index}].per_million"
+    default = lines.get(DEFAULT_LINE)
+    if default is None:
+        yield Problem(path, f'has no line "{DEFAULT_LINE}", the price of models without their own')
+    elif Decimal(default.input) == 0 or Decimal(default.output) == 0:
+        yield Problem(
+            key_path(path, DEFAULT_LINE),
+            "expected more than 0: nothing may be free because nobody priced it",
+        )
+    for name in lines:
+        if name != DEFAULT_LINE and name not in file.models:
+            yield Problem(key_path(path, name), _unknown(name, "models", file.models))
+
+
+def _plan(file: File) -> Iterator[Problem]:
+    plan = file.plan
+    if plan.default_tier not in plan.tiers:
+        yield Problem("plan.default_tier", _unknown(plan.default_tier, "plan.tiers", plan.tiers))
+    if not zone_exists(plan.period.zone):
+        yield Problem(
+            "plan.period.zone",
+            f"expected an IANA name such as Europe/London, found {plan.period.zone!r}",
+        )
+    thresholds = plan.thresholds_percent
+    if any(low >= high for low, high in pairwise(thresholds)):
+        yield Problem(
+            "plan.thresholds_percent",
+            f"expected each to be larger than the one before, found {list(thresholds)}",
+        )
+
+
+def _tier(file: File, name: str, tier: Tier) -> Iterator[Problem]:
+    path = key_path("plan.tiers", name)
+    if not is_name(name):
+        yield Problem(path, "expected a name of letters, digits and ._:/-")
+    if tier.upgrade is not None and tier.upgrade not in file.plan.tiers:
+        yield Problem(f"{path}.upgrade", _unknown(tier.upgrade, "plan.tiers", file.plan.tiers))
+    circle = _circle(file, name)
+    if circle and name == min(circle):
+        route = " -> ".join([*circle, name])
+        yield Problem(f"{path}.upgrade", f"the upgrades lead round in a circle: {route}")
+    if not tier.limits.models:
+        yield Problem(f"{path}.limits.models", 'expected ["*"] or names of models, found none')
+    for i, model in enumerate(tier.limits.models):
+        if model != ANY_MODEL and model not in file.models:
+            yield Problem(f"{path}.limits.models[{i}]", _unknown(model, "models", file.models))
+    if tier.packs is not None and Decimal(tier.packs.price_gbp) == 0:
+        yield Problem(f"{path}.packs.price_gbp", "expected more than 0")
+
+
+def _circle(file: File, start: str) -> list[str]:
+    """The tiers through which `upgrade` leads from this one back to it; empty if it does not."""
+    tiers, route = file.plan.tiers, [start]
+    while (following := tiers[route[-1]].upgrade) in tiers and following not in route:
+        route.append(following)
+    return route if following == start else []
+
+
+def _pepper(file: File) -> Iterator[Problem]:
+    pepper, path = file.identity.keys.pepper, "identity.keys.pepper"
+    if not pepper and not file.ledger.url.is_embedded:
+        yield Problem(
+            path,
+            "expected a secret: it may be empty only with ledger.url embedded, where the gateway "
+            "makes one and keeps it in state_dir",
+        )
+    elif pepper and len(pepper.reveal()) < PEPPER_CHARACTERS_MIN:
+        yield Problem(path, f"expected at least {PEPPER_CHARACTERS_MIN} characters")
+
+
+def _unknown(name: str, section: str, known: Iterable[str]) -> str:
+    return f"{name!r} is not in {section}; there: {', '.join(known)}"

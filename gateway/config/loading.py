@@ -1,0 +1,65 @@
+"""From a file and an environment to settings, or to all that is wrong with them.
+
+Three passes, each reporting everything it finds and stopping before the next if it found anything:
+the YAML itself, single values, and rules over more than one key. The environment is an argument:
+nothing here looks at the process's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gateway.config.checks import check_file
+from gateway.config.conversion import convert_file
+from gateway.config.document import read_document
+from gateway.config.errors import ConfigError
+from gateway.config.settings import Settings, settings_of
+from gateway.config.shape import File
+from gateway.config.unavailable import unavailable
+from gateway.config.values import Secret, StoreUrl
+
+HIDDEN = "***"
+
+
+def load(path: Path, environ: Mapping[str, str]) -> Settings:
+    """Read and check the file; ConfigError lists what is wrong with it, secrets never."""
+    document = read_document(path, environ)
+    file = convert_file(document) if not document.problems else None
+    if file is not None:
+        document.problems.extend([*unavailable(file), *check_file(file)])
+    if file is None or document.problems:
+        raise ConfigError(str(path), document.problems, document.lines)
+    return settings_of(file)
+
+
+def effective(settings: Settings) -> dict[str, Any]:
+    """All settings in force, defaults included, in the shape of the file and ready for JSON.
+
+    A secret that is set shows as `***`, one that is empty as an empty text; a store's URL shows
+    without user, password and parameters.
+    """
+    listing = msgspec.to_builtins(settings.file, enc_hook=_without_secrets)
+    return dict(listing)
+
+
+def schema() -> dict[str, Any]:
+    """The file's JSON Schema, for editors. A `${NAME}` in place of a number is beyond it."""
+    return msgspec.json.schema(File, schema_hook=_text_schema)
+
+
+def _without_secrets(value: object) -> str:
+    if isinstance(value, Secret):
+        return HIDDEN if value else ""
+    if isinstance(value, StoreUrl):
+        return value.shown
+    raise NotImplementedError(type(value))
+
+
+def _text_schema(kind: type) -> dict[str, str]:
+    if kind in (Secret, StoreUrl):
+        return {"type": "string"}
+    raise NotImplementedError(kind)

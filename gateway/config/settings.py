@@ -1,0 +1,156 @@
+"""The configuration as the rest of the gateway sees it: checked, frozen, in the words of core.
+
+Sections that are plain settings stay as `shape` has them; plan, models and prices become the values
+of `gateway.core`. Secrets stay wrapped until whoever needs one calls `reveal()`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+
+from msgspec import structs
+
+from gateway.config import shape
+from gateway.config.values import Address, parse_address
+from gateway.core.plan import PER_MILLE, Model, PackOffer, Plan, Tier, Weights
+from gateway.core.pricing import DEFAULT_LINE, Price, PriceTable, PriceVersion, nano_gbp
+
+_BYTES_PER_MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Where the three servers listen, and how large a body may be."""
+
+    proxy: Address
+    ops: Address
+    admin: Address
+    body_bytes_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that the file says. `file` is its checked form, for listing."""
+
+    listen: Listen
+    public_url: str
+    state_dir: Path
+    redis: shape.Redis
+    ledger: shape.Ledger
+    lease: shape.Lease
+    client_gone: shape.ClientGone
+    upstreams: Mapping[str, shape.Upstream]
+    models: Mapping[str, Model]
+    prices: PriceTable
+    plan: Plan
+    identity: shape.Identity
+    refusal: shape.Refusal
+    log: shape.Log
+    file: shape.File = field(repr=False)
+
+
+def settings_of(file: shape.File) -> Settings:
+    """The settings of a file in which every check has passed."""
+    return Settings(
+        listen=_listen(file.listen),
+        public_url=file.public_url.rstrip("/"),
+        state_dir=Path(file.state_dir),
+        redis=file.redis,
+        ledger=file.ledger,
+        lease=file.lease,
+        client_gone=file.client_gone,
+        upstreams={name: _upstream(upstream) for name, upstream in file.upstreams.items()},
+        models={name: _model(name, model) for name, model in file.models.items()},
+        prices=_prices(file.prices),
+        plan=_plan(file.plan),
+        identity=file.identity,
+        refusal=file.refusal,
+        log=file.log,
+        file=file,
+    )
+
+
+def _listen(listen: shape.Listen) -> Listen:
+    return Listen(
+        proxy=parse_address(listen.proxy),
+        ops=parse_address(listen.ops),
+        admin=parse_address(listen.admin),
+        body_bytes_max=listen.body_mib_max * _BYTES_PER_MIB,
+    )
+
+
+def _upstream(upstream: shape.Upstream) -> shape.Upstream:
+    """Without the slash at the end that a copied URL may have: paths are put behind it."""
+    return structs.replace(upstream, base_url=upstream.base_url.rstrip("/"))
+
+
+def _model(name: str, model: shape.Model) -> Model:
+    return Model(
+        name=name,
+        upstream=model.upstream,
+        tokenizer=model.tokenizer,
+        context_tokens=model.context_tokens,
+        output_tokens_max=model.output_tokens_max,
+        output_tokens_default=model.output_tokens_default,
+        output_tokens_min=model.output_tokens_min,
+        weights=Weights(
+            cached_per_mille=round(model.weights.cached * PER_MILLE),
+            reasoning_per_mille=round(model.weights.reasoning * PER_MILLE),
+        ),
+    )
+
+
+def _prices(prices: shape.Prices) -> PriceTable:
+    rate = Decimal(prices.gbp_per_unit)
+    versions = [
+        PriceVersion(
+            id=version.id,
+            from_ms=round(version.start.timestamp() * 1000),
+            lines={
+                name: _price(version.id, name, line, rate)
+                for name, line in version.per_million.items()
+            },
+        )
+        for version in prices.versions
+    ]
+    return PriceTable(tuple(sorted(versions, key=lambda version: version.from_ms)))
+
+
+def _price(version_id: str, name: str, line: shape.PriceLine, rate: Decimal) -> Price:
+    return Price(
+        id=version_id,
+        input_nano_gbp=nano_gbp(Decimal(line.input), rate),
+        cached_nano_gbp=nano_gbp(Decimal(line.cached), rate),
+        output_nano_gbp=nano_gbp(Decimal(line.output), rate),
+        is_default=name == DEFAULT_LINE,
+    )
+
+
+def _plan(plan: shape.Plan) -> Plan:
+    return Plan(
+        tiers={name: _tier(name, tier) for name, tier in plan.tiers.items()},
+        default_tier=plan.default_tier,
+        anchor_day=plan.period.anchor_day,
+        zone=plan.period.zone,
+        thresholds_percent=plan.thresholds_percent,
+    )
+
+
+def _tier(name: str, tier: shape.Tier) -> Tier:
+    return Tier(
+        name=name,
+        tokens=tier.tokens,
+        upgrade=tier.upgrade,
+        shadow=tier.shadow,
+        packs=_offer(tier.packs) if tier.packs is not None else None,
+        models=tier.limits.models,
+    )
+
+
+def _offer(packs: shape.Packs) -> PackOffer:
+    return PackOffer(
+        tokens=packs.tokens, price_gbp=Decimal(packs.price_gbp), valid_days=packs.valid_days
+    )

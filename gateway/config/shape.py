@@ -1,0 +1,244 @@
+"""The shape of the configuration file: every key, with its type and its default.
+
+This is the one list of what may stand in the file; the reader, the JSON Schema and the test of
+`docs/configuration.md` all work from it. Ranges are in `ranges`, rules that look at more than one
+key in `checks`. A default that stands here needs no key in the file.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct, field
+
+from gateway.config import ranges
+from gateway.config.values import EMBEDDED, Secret, StoreUrl
+
+
+# Factories, because msgspec writes every plain default into the JSON Schema, hidden or not.
+def _embedded() -> StoreUrl:
+    return StoreUrl(EMBEDDED)
+
+
+def _empty() -> Secret:
+    return Secret("")
+
+
+class Section(Struct, frozen=True, forbid_unknown_fields=True):
+    """A mapping whose keys are all known."""
+
+
+class Listen(Section, frozen=True):
+    """Where the three servers listen."""
+
+    proxy: ranges.ListenAddress = "127.0.0.1:8790"
+    ops: ranges.ListenAddress = "127.0.0.1:8791"
+    admin: ranges.ListenAddress = "127.0.0.1:8792"
+    body_mib_max: ranges.BodyMib = 16
+
+
+class Cors(Section, frozen=True):
+    """Origins that browsers may call from."""
+
+    origins: tuple[ranges.NotYet, ...] = ()
+
+
+class Redis(Section, frozen=True):
+    """Where the present is kept, and how the gateway behaves when it does not answer."""
+
+    url: StoreUrl = field(default_factory=_embedded)
+    client: Literal["plain", "fast"] = "plain"
+    mode: Literal["closed", "bounded", "open"] = "closed"
+    deadline_ms: ranges.DeadlineMillis = 150
+    outage_tokens: ranges.Allowance = 2000
+    shards: ranges.Shards = 16
+
+
+class Ledger(Section, frozen=True):
+    """Where the record is kept, and how much of the outbox stays behind it for repair."""
+
+    url: StoreUrl = field(default_factory=_embedded)
+    retain_s: ranges.Seconds = 600
+    retain_mib: ranges.RetainMib = 256
+
+
+class Lease(Section, frozen=True):
+    """How long a hold lives without a sign of life."""
+
+    ms: ranges.LeaseMillis = 60_000
+    grace_ms: ranges.Millis = 10_000
+    heartbeat_ms: ranges.HeartbeatMillis = 10_000
+    stream_max_s: ranges.SomeSeconds = 3600
+
+
+class ClientGone(Section, frozen=True):
+    """What happens to a stream whose client has left."""
+
+    policy: Literal["drain"] = "drain"
+    drain_s: ranges.Seconds = 30
+    drains_max: ranges.Drains = 100
+
+
+class Upstream(Section, frozen=True):
+    """One server that speaks OpenAI's protocol."""
+
+    base_url: ranges.WebUrl
+    api_key: Secret = field(default_factory=_empty)
+    auth: Literal["bearer"] = "bearer"
+    user_header: ranges.HeaderName | None = None
+    stream_usage: bool = True
+    connect_s: ranges.SomeSeconds = 5
+    idle_s: ranges.SomeSeconds = 120
+
+
+class Weights(Section, frozen=True):
+    """What special tokens count against the quota."""
+
+    cached: ranges.Weight = 1.0
+    reasoning: ranges.Weight = 1.0
+
+
+class Model(Section, frozen=True):
+    """One model that may be called."""
+
+    upstream: ranges.Text
+    tokenizer: Literal["o200k_base", "cl100k_base"]
+    context_tokens: ranges.Amount
+    output_tokens_max: ranges.Amount
+    output_tokens_default: ranges.Amount
+    output_tokens_min: ranges.Amount = 16
+    weights: Weights = field(default_factory=Weights)
+
+
+class PriceLine(Section, frozen=True):
+    """Prices of one model, each for a million tokens."""
+
+    input: ranges.Price
+    cached: ranges.Price
+    output: ranges.Price
+
+
+class PriceVersion(Section, frozen=True):
+    """A price list with a date of beginning."""
+
+    id: ranges.VersionId
+    start: ranges.Moment = field(name="from")
+    per_million: dict[str, PriceLine]
+
+
+class Prices(Section, frozen=True):
+    """All price lists, in one currency."""
+
+    currency: ranges.Currency
+    gbp_per_unit: ranges.Rate
+    versions: tuple[PriceVersion, ...]
+
+
+class Period(Section, frozen=True):
+    """The period of users who have none of their own."""
+
+    anchor_day: ranges.AnchorDay = 1
+    zone: ranges.Text = "UTC"
+
+
+class Limits(Section, frozen=True):
+    """Limits of a tier besides its allowance."""
+
+    rpm: ranges.NotYet = None
+    tpm: ranges.NotYet = None
+    concurrent: ranges.NotYet = None
+    gbp: ranges.NotYet = None
+    models: tuple[ranges.Text, ...] = ("*",)
+    tier_tokens: ranges.NotYet = None
+
+
+class Packs(Section, frozen=True):
+    """The top-up offered to a tier."""
+
+    tokens: ranges.Amount
+    price_gbp: ranges.Pounds
+    valid_days: ranges.ValidDays
+
+
+class Tier(Section, frozen=True):
+    """What a user of this tier is granted."""
+
+    tokens: ranges.Allowance
+    upgrade: ranges.Text | None = None
+    shadow: bool = False
+    packs: Packs | None = None
+    limits: Limits = field(default_factory=Limits)
+
+
+class Plan(Section, frozen=True, kw_only=True):
+    """The tiers, and what holds for all of them."""
+
+    default_tier: ranges.Text
+    period: Period = field(default_factory=Period)
+    thresholds_percent: tuple[ranges.Percent, ...] = (80, 95, 100)
+    tiers: dict[str, Tier]
+
+
+class Keys(Section, frozen=True):
+    """Gateway API keys."""
+
+    pepper: Secret = field(default_factory=_empty)
+
+
+class Identity(Section, frozen=True):
+    """How a caller proves who it is."""
+
+    keys: Keys = field(default_factory=Keys)
+    jwt: tuple[ranges.NotYet, ...] = ()
+    header: ranges.NotYet = None
+
+
+class Refusal(Section, frozen=True):
+    """Where a refused user is sent."""
+
+    upgrade_url: ranges.WebUrl | None = None
+    topup_url: ranges.WebUrl | None = None
+
+
+class Notify(Section, frozen=True):
+    """Mails and webhooks."""
+
+    smtp: ranges.NotYet = None
+    webhooks: tuple[ranges.NotYet, ...] = ()
+    operators: tuple[ranges.NotYet, ...] = ()
+
+
+class Payments(Section, frozen=True):
+    """Payment providers."""
+
+    stripe: ranges.NotYet = None
+
+
+class Log(Section, frozen=True):
+    """The gateway's own log."""
+
+    format: Literal["auto", "text", "json"] = "auto"
+    decisions: Literal["none", "refused", "all"] = "refused"
+
+
+class File(Section, frozen=True, kw_only=True):
+    """The whole file."""
+
+    version: Literal[1]
+    listen: Listen = field(default_factory=Listen)
+    public_url: ranges.WebUrl = "http://127.0.0.1:8790"
+    cors: Cors = field(default_factory=Cors)
+    state_dir: ranges.Text = "./var"
+    redis: Redis = field(default_factory=Redis)
+    ledger: Ledger = field(default_factory=Ledger)
+    lease: Lease = field(default_factory=Lease)
+    client_gone: ClientGone = field(default_factory=ClientGone)
+    upstreams: dict[str, Upstream]
+    models: dict[str, Model]
+    prices: Prices
+    plan: Plan
+    identity: Identity = field(default_factory=Identity)
+    refusal: Refusal = field(default_factory=Refusal)
+    notify: Notify = field(default_factory=Notify)
+    payments: Payments = field(default_factory=Payments)
+    log: Log = field(default_factory=Log)

@@ -1,0 +1,174 @@
+"""Ledger rows and the events they are made of.
+
+An event travels through the outbox in two parts: what the gateway knew (`UsageEvent`, whose JSON
+keys are the ledger's column names) and what only the script knew (`ScriptPart`, a few integers).
+The drain joins both into a `LedgerRow`. Amounts are tokens or nano-GBP, always integers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+from gateway.core.rid import derived_rid
+
+Quality = Literal["measured", "estimated", "partial"]
+Outcome = Literal[
+    "done", "client_gone", "upstream_error", "expired", "recorded", "outage", "unknown_upstream"
+]
+Kind = Literal["usage", "topup", "refund", "adjustment", "correction", "period_close"]
+
+
+class HoldTail(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The skeleton of a hold's event, kept inside the hold.
+
+    Without it no other gateway could write the ledger row of a hold whose own gateway died.
+    """
+
+    payer: str
+    user_id: str
+    tier: str
+    route: str
+    model: str
+    price_id: str
+    stream: bool = False
+    tag: str | None = None
+    sdk_retry: int = 0
+    prompt_tokens: int = 0
+
+
+class UsageEvent(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the gateway knows when a hold ends. Token counts are raw; `charged_tokens` is weighted.
+
+    `status` is the HTTP status the client saw (0: none).
+    """
+
+    event_id: str
+    payer: str
+    user_id: str
+    tier: str
+    route: str
+    model: str
+    price_id: str
+    charged_tokens: int
+    cost_nano_gbp: int
+    quality: Quality
+    outcome: Outcome
+    stream: bool = False
+    tag: str | None = None
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    service_tier: str | None = None
+    status: int = 0
+    sdk_retry: int = 0
+    upstream_id: str | None = None
+    client_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptPart:
+    """What only the settle script knows, in the order in which it writes it.
+
+    `booked_*` are what an expired hold had booked already: then this event corrects that one
+    (`is_correction` is 1).
+    """
+
+    epoch: int
+    account_seq: int
+    period_ms: int
+    held_tokens: int
+    from_allowance: int
+    from_packs: int
+    overdraft_tokens: int
+    booked_tokens: int
+    booked_nano_gbp: int
+    is_correction: int
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """One row of the ledger, as the drain hands it to Postgres."""
+
+    event: UsageEvent
+    event_id: str
+    kind: Kind
+    corrects: str | None
+    period_ms: int
+    at_ms: int
+    charged_tokens: int
+    cost_nano_gbp: int
+    held_tokens: int
+    from_allowance: int
+    from_packs: int
+    overdraft_tokens: int
+    shard: int
+    epoch: int
+    stream_id: str
+    account_seq: int
+
+
+class EventError(ValueError):
+    """An outbox entry that no ledger row can be made of; the text says what is wrong with it."""
+
+
+_encoder = msgspec.json.Encoder()
+_event_decoder = msgspec.json.Decoder(UsageEvent)
+_tail_decoder = msgspec.json.Decoder(HoldTail)
+
+
+def encode_event(event: UsageEvent) -> bytes:
+    """The event as JSON, ready for the outbox."""
+    return _encoder.encode(event)
+
+
+def encode_tail(tail: HoldTail) -> bytes:
+    """The tail as JSON without spaces outside of strings."""
+    return _encoder.encode(tail)
+
+
+def decode_tail(raw: bytes) -> HoldTail:
+    """The tail of a hold; EventError when it is not one."""
+    try:
+        return _tail_decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise EventError(f"hold tail: {error}") from error
+
+
+def parse_script_part(raw: bytes) -> ScriptPart:
+    """Read field `b` of an outbox entry: ten integers with single spaces between them."""
+    try:
+        return ScriptPart(*(int(part) for part in raw.split(b" ")))
+    except (TypeError, ValueError) as error:
+        raise EventError(f"script part {raw[:200]!r}: {error}") from error
+
+
+def ledger_row(shard: int, stream_id: str, event_json: bytes, script_part: bytes) -> LedgerRow:
+    """Join both parts of an outbox entry. The row's time is the stream id's: the server's clock."""
+    try:
+        event = _event_decoder.decode(event_json)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise EventError(f"event {event_json[:200]!r}: {error}") from error
+    part = parse_script_part(script_part)
+    corrects = event.event_id if part.is_correction else None
+    return LedgerRow(
+        event=event,
+        event_id=derived_rid(event.event_id, "late") if part.is_correction else event.event_id,
+        kind="correction" if part.is_correction else "usage",
+        corrects=corrects,
+        period_ms=part.period_ms,
+        at_ms=int(stream_id.split("-", 1)[0]),
+        charged_tokens=event.charged_tokens - part.booked_tokens,
+        cost_nano_gbp=event.cost_nano_gbp - part.booked_nano_gbp,
+        held_tokens=part.held_tokens,
+        from_allowance=part.from_allowance,
+        from_packs=part.from_packs,
+        overdraft_tokens=part.overdraft_tokens,
+        shard=shard,
+        epoch=part.epoch,
+        stream_id=stream_id,
+        account_seq=part.account_seq,
+    )

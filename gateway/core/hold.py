@@ -1,0 +1,153 @@
+"""From a hold to its ledger event: the ways in which a call ends, and what each one charges.
+
+A hold is made before a call and ends once. What it charged is measured (the upstream reported it),
+estimated (counted here) or partial (the client left, what it got was counted). All amounts tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.core.answer import Usage
+from gateway.core.event import HoldTail, Outcome, Quality, UsageEvent
+from gateway.core.plan import Weights
+from gateway.core.pricing import Price, charged_tokens, cost_nano_gbp
+
+# What an answer may have grown by between its last heartbeat and its gateway's death: progress is
+# noted every 10 s at the latest, and no model writes faster than about 50 tokens a second.
+UNSEEN_TOKENS_MAX = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """On whose behalf, and what the client said of itself."""
+
+    user_id: str
+    payer: str
+    tier: str
+    tag: str | None = None
+    sdk_retry: int = 0
+    client_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A hold: `prompt_tokens + output_tokens x choices` of the payer's room.
+
+    `epoch` and `period_start_ms` are the store's, frozen when the hold was made; in a hold that is
+    still asked for they are 0.
+    """
+
+    rid: str
+    caller: Caller
+    route: str
+    model: str
+    stream: bool
+    price: Price
+    weights: Weights
+    prompt_tokens: int
+    output_tokens: int
+    choices: int
+    hold_tokens: int = 0
+    epoch: int = 0
+    period_start_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a call ended and what it used."""
+
+    usage: Usage
+    quality: Quality
+    outcome: Outcome
+    status: int
+    service_tier: str | None = None
+    upstream_id: str | None = None
+
+
+NOTHING_USED = Usage(prompt_tokens=0, cached_tokens=0, output_tokens=0, reasoning_tokens=0)
+
+
+def usage_event(hold: Hold, ending: Ending) -> UsageEvent:
+    """The event that ends `hold`."""
+    used, caller = ending.usage, hold.caller
+    return UsageEvent(
+        event_id=hold.rid,
+        payer=caller.payer,
+        user_id=caller.user_id,
+        tier=caller.tier,
+        route=hold.route,
+        model=hold.model,
+        price_id=hold.price.id,
+        charged_tokens=charged_tokens(
+            used.prompt_tokens,
+            used.cached_tokens,
+            used.output_tokens,
+            used.reasoning_tokens,
+            hold.weights,
+        ),
+        cost_nano_gbp=cost_nano_gbp(
+            hold.price, used.prompt_tokens, used.cached_tokens, used.output_tokens
+        ),
+        quality=ending.quality,
+        outcome=ending.outcome,
+        stream=hold.stream,
+        tag=caller.tag,
+        prompt_tokens=used.prompt_tokens,
+        cached_tokens=used.cached_tokens,
+        output_tokens=used.output_tokens,
+        reasoning_tokens=used.reasoning_tokens,
+        service_tier=ending.service_tier,
+        status=ending.status,
+        sdk_retry=caller.sdk_retry,
+        upstream_id=ending.upstream_id,
+        client_id=caller.client_id,
+    )
+
+
+def tail_of(hold: Hold) -> HoldTail:
+    """The skeleton that goes into the hold, so that any gateway can write its row."""
+    caller = hold.caller
+    return HoldTail(
+        payer=caller.payer,
+        user_id=caller.user_id,
+        tier=caller.tier,
+        route=hold.route,
+        model=hold.model,
+        price_id=hold.price.id,
+        stream=hold.stream,
+        tag=caller.tag,
+        sdk_retry=caller.sdk_retry,
+        prompt_tokens=hold.prompt_tokens,
+    )
+
+
+def expiry_event(
+    rid: str, tail: HoldTail, price: Price, hold_tokens: int, progress_tokens: int
+) -> UsageEvent:
+    """The event of a hold that nobody ended.
+
+    A stream's client has read up to `progress_tokens` and perhaps a little more, so that much is
+    charged, within the hold; a whole answer never reached its client, so nothing is.
+    """
+    prompt = min(tail.prompt_tokens, hold_tokens)
+    output = min(hold_tokens - prompt, progress_tokens + UNSEEN_TOKENS_MAX)
+    used = (prompt, output) if tail.stream else (0, 0)
+    return UsageEvent(
+        event_id=rid,
+        payer=tail.payer,
+        user_id=tail.user_id,
+        tier=tail.tier,
+        route=tail.route,
+        model=tail.model,
+        price_id=tail.price_id,
+        charged_tokens=sum(used),
+        cost_nano_gbp=cost_nano_gbp(price, used[0], 0, used[1]),
+        quality="estimated",
+        outcome="expired" if tail.stream else "unknown_upstream",
+        stream=tail.stream,
+        tag=tail.tag,
+        prompt_tokens=used[0],
+        output_tokens=used[1],
+        sdk_retry=tail.sdk_retry,
+    )

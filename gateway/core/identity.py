@@ -1,0 +1,66 @@
+"""Who a call belongs to: users, payers, API keys and their digests.
+
+A key is 256 random bits, shown once; the stores know only its HMAC-SHA-256 digest under the
+server's pepper, so a dump of every store holds no usable key. Randomness comes from the caller.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+from dataclasses import dataclass
+
+KEY_PREFIX = "qg_"
+KEY_RANDOM_BYTES = 32
+USER_ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+-]{0,127}")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """One user as the ledger knows it at revision `rev`.
+
+    `payer` is whose account is charged. `anchor_day` (1-31) and `zone` (an IANA name) give the
+    payer's periods. `rev` rises with every change of entitlement; a reserve made under another
+    revision is answered STALE.
+    """
+
+    user_id: str
+    payer: str
+    tier: str
+    rev: int
+    anchor_day: int
+    zone: str
+
+
+def valid_user_id(user_id: str) -> bool:
+    """True for 1 to 128 letters, digits and `._:@+-`, opening with a letter or digit.
+
+    Control characters, spaces and braces stay out because ids travel into headers, logs and mails.
+    """
+    return USER_ID_PATTERN.fullmatch(user_id) is not None
+
+
+def format_key(random_bytes: bytes) -> str:
+    """The API key made of 32 random bytes, as the user sees it."""
+    if len(random_bytes) != KEY_RANDOM_BYTES:
+        raise ValueError(f"a key is made of {KEY_RANDOM_BYTES} bytes, not {len(random_bytes)}")
+    return KEY_PREFIX + base64.urlsafe_b64encode(random_bytes).rstrip(b"=").decode()
+
+
+def key_digest(key: str, pepper: bytes) -> bytes:
+    """The 32 bytes by which a key is found in the stores; useless without the pepper."""
+    return hmac.new(pepper, key.encode(), hashlib.sha256).digest()
+
+
+def account_digest(payer: str) -> str:
+    """22 characters that name a payer in Redis: never the raw text, always the same length."""
+    digest = hashlib.blake2b(payer.encode(), digest_size=16).digest()
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
+def shard_of(payer: str, shards: int) -> int:
+    """The shard (0 … shards-1) of a payer: a stable hash, the same in every process and release."""
+    digest = hashlib.blake2b(payer.encode(), digest_size=8, person=b"qg-shard").digest()
+    return int.from_bytes(digest, "big") % shards

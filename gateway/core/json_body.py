@@ -1,0 +1,59 @@
+"""Reading a request's JSON once, within bounds, so that what is judged is what is sent on.
+
+Refused: text that is not JSON, depth over 64, numbers that other readers would take differently
+(integers beyond 64 bits, floats beyond double). The body is encoded anew from the value returned,
+so a key given twice cannot mean one thing here and another upstream.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from gateway.core.refusal import Case, Refused
+
+DEPTH_MAX = 64  # OpenAI's schemas nest a few levels; 64 leaves room for any tool's own schema
+_INTEGER_MAX = 2**63 - 1
+
+_decoder = msgspec.json.Decoder()
+_encoder = msgspec.json.Encoder()
+
+
+def read_object(raw: bytes) -> dict[str, Any]:
+    """The body as a dict of plain values; Refused with `invalid_json` and the reason otherwise."""
+    try:
+        value = _decoder.decode(raw)
+    except RecursionError:
+        raise _invalid(f"it nests deeper than {DEPTH_MAX} levels") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise _invalid(str(error)) from None
+    if not isinstance(value, dict):
+        raise _invalid("it is not an object")
+    _check_bounds(value)
+    return value
+
+
+def encode(value: dict[str, Any]) -> bytes:
+    """The value as JSON, keys in their order."""
+    return _encoder.encode(value)
+
+
+def _check_bounds(value: dict[str, Any]) -> None:
+    level: list[Any] = [value]
+    for _ in range(DEPTH_MAX):
+        deeper: list[Any] = []
+        for container in level:
+            for item in container.values() if isinstance(container, dict) else container:
+                if isinstance(item, dict | list):
+                    deeper.append(item)
+                elif type(item) is int and not -_INTEGER_MAX <= item <= _INTEGER_MAX:
+                    raise _invalid("it holds an integer beyond 64 bits")
+        if not deeper:
+            return
+        level = deeper
+    raise _invalid(f"it nests deeper than {DEPTH_MAX} levels")
+
+
+def _invalid(reason: str) -> Refused:
+    return Refused(Case.INVALID_JSON, f"The request body is not valid JSON for this API: {reason}.")

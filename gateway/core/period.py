@@ -1,0 +1,80 @@
+"""Periods: a month from the payer's billing day, at local midnight in the payer's time zone.
+
+Periods tile time: each ends where the next begins, whatever the zone does. The rules:
+- a billing day that a month does not have is that month's last day (31 -> 30 April, 28 February),
+  and the month after has the full day again;
+- a local midnight that comes twice counts the first time;
+- a local midnight that a clock change skips is resolved forwards, past the gap.
+A zone is an IANA name; the caller brings the time.
+"""
+
+from __future__ import annotations
+
+from calendar import monthrange
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from zoneinfo import ZoneInfo
+
+ANCHOR_DAY_MAX = 31
+_DAY_MS = 86_400_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# Days x zones x billing days in use at once; an entry is under 400 bytes.
+_CACHED_DAYS_MAX = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """From `start_ms` up to and not including `end_ms`, in Unix milliseconds."""
+
+    start_ms: int
+    end_ms: int
+
+
+def period_at(now_ms: int, anchor_day: int, zone: str) -> Period:
+    """The period that `now_ms` lies in. ValueError for an unknown zone or a day not in 1-31.
+
+    Borders are at least 27 days apart, so a UTC day has one at most: both candidates of a day are
+    kept, and the usual call is one look-up and one comparison.
+    """
+    first, second = _periods_of_day(now_ms // _DAY_MS, anchor_day, zone)
+    return first if now_ms < first.end_ms else second
+
+
+def zone_exists(name: str) -> bool:
+    """Whether the IANA database knows this zone by exactly this name."""
+    try:
+        ZoneInfo(name)
+    except (ValueError, OSError, KeyError):
+        # A path outside of the database, a folder of it, a name it does not have.
+        return False
+    return True
+
+
+@lru_cache(maxsize=_CACHED_DAYS_MAX)
+def _periods_of_day(day: int, anchor_day: int, zone: str) -> tuple[Period, Period]:
+    """The period in which this day since the epoch (UTC) begins, and the one after it."""
+    if not 1 <= anchor_day <= ANCHOR_DAY_MAX:
+        raise ValueError(f"billing day {anchor_day}: expected 1 to {ANCHOR_DAY_MAX}")
+    if not zone_exists(zone):
+        raise ValueError(f"time zone {zone!r}: not a name of the IANA database")
+    tz = ZoneInfo(zone)
+    day_ms = day * _DAY_MS
+    local = (_EPOCH + timedelta(days=day)).astimezone(tz)
+    month = local.year * 12 + local.month - 1
+    if day_ms < _border_ms(month, anchor_day, tz):
+        month -= 1
+    start, middle, end = (_border_ms(month + step, anchor_day, tz) for step in range(3))
+    return Period(start, middle), Period(middle, end)
+
+
+def _border_ms(month: int, anchor_day: int, tz: ZoneInfo) -> int:
+    """When the period of this month (counted from year 0) begins.
+
+    With fold=0 Python takes the first of two equal local times, and for one inside a gap the
+    offset from before the gap, which lands behind it.
+    """
+    year, index = divmod(month, 12)
+    day = min(anchor_day, monthrange(year, index + 1)[1])
+    midnight = datetime(year, index + 1, day, tzinfo=tz, fold=0)
+    return (midnight - _EPOCH) // timedelta(milliseconds=1)

@@ -1,0 +1,79 @@
+"""What is sold and what it runs on: tiers, packs and models, as the configuration states them.
+
+Frozen values without behaviour beyond a lookup. Amounts are tokens, money is Decimal GBP. Whoever
+builds them has checked them: every name that is referred to exists and every number is in range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+
+ANY_MODEL = "*"
+PER_MILLE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What a cached prompt token and a reasoning token count against the quota, in thousandths."""
+
+    cached_per_mille: int = PER_MILLE
+    reasoning_per_mille: int = PER_MILLE
+
+
+@dataclass(frozen=True, slots=True)
+class PackOffer:
+    """A top-up as it is offered: so many tokens, for so much, valid for so many days."""
+
+    tokens: int
+    price_gbp: Decimal
+    valid_days: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """One tier. `tokens` is the allowance of a period; `models` are names, or the one entry `*`."""
+
+    name: str
+    tokens: int
+    upgrade: str | None
+    shadow: bool
+    packs: PackOffer | None
+    models: tuple[str, ...]
+
+    def allows(self, model: str) -> bool:
+        """Whether a user of this tier may call `model`."""
+        return ANY_MODEL in self.models or model in self.models
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All tiers, and the period and thresholds of whoever has none of their own.
+
+    `anchor_day` (1-31) and `zone` (an IANA name) give the period; see `gateway.core.period`.
+    """
+
+    tiers: Mapping[str, Tier]
+    default_tier: str
+    anchor_day: int
+    zone: str
+    thresholds_percent: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One model, where it runs and what it can take.
+
+    `output_tokens_default` is the cap that is held and sent when a caller names none;
+    `output_tokens_min` is the lowest cap worth lowering to before a call is refused.
+    """
+
+    name: str
+    upstream: str
+    tokenizer: str
+    context_tokens: int
+    output_tokens_max: int
+    output_tokens_default: int
+    output_tokens_min: int
+    weights: Weights

@@ -1,0 +1,139 @@
+"""Changing what users may spend: each change is a row in the ledger first, then in Redis.
+
+Used by the command line and, later, by the admin API. A change answers only after it was projected,
+so it binds at the very next call.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+
+from gateway.core.identity import KEY_RANDOM_BYTES, Identity, format_key, key_digest, valid_user_id
+from gateway.core.period import period_at
+from gateway.core.plan import Plan
+from gateway.core.rid import make_rid
+from gateway.flow.hydrate import Hydrator
+from gateway.ports.clock import Clock
+from gateway.ports.ledger import Adjustment, Conflict, Directory
+from gateway.ports.quota_store import QuotaStore, Snapshot, StoreUnavailable
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key just made: `key` is shown once and stored nowhere."""
+
+    key_id: str
+    key: str
+
+
+async def project(
+    identity: Identity, directory: Directory, store: QuotaStore, clock: Clock
+) -> None:
+    """Bring a payer's entitlement into Redis and note that it is there."""
+    period = period_at(clock.now_ms(), identity.anchor_day, identity.zone)
+    entitlement = await directory.entitlement(identity.payer, period.start_ms)
+    if entitlement is not None:
+        await store.entitle(entitlement, period.end_ms)
+        await directory.mark_projected(identity.user_id, entitlement.rev)
+
+
+class Accounts:
+    """What an operator does to users. Conflict: the change contradicts what is there."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        store: QuotaStore,
+        hydrator: Hydrator,
+        plan: Plan,
+        clock: Clock,
+    ) -> None:
+        self._directory = directory
+        self._store = store
+        self._hydrator = hydrator
+        self._plan = plan
+        self._clock = clock
+
+    async def create_user(self, user_id: str, tier: str) -> Identity:
+        """A new user on a tier of the plan, with the plan's period."""
+        if not valid_user_id(user_id):
+            raise Conflict(
+                f"user id {user_id!r}: expected 1 to 128 letters, digits and ._:@+-, "
+                "the first a letter or digit"
+            )
+        self._check_tier(tier)
+        return await self._directory.create_user(
+            user_id, tier, self._plan.anchor_day, self._plan.zone
+        )
+
+    async def set_tier(self, user_id: str, tier: str) -> Identity:
+        """Move a user to another tier; what is used stays used."""
+        self._check_tier(tier)
+        identity = await self._directory.set_tier(user_id, tier)
+        await project(identity, self._directory, self._store, self._clock)
+        return identity
+
+    async def show(self, user_id: str) -> tuple[Identity, Snapshot]:
+        """A user and the account at this moment, brought back from the ledger if need be."""
+        identity = await self._directory.identity_of_user(user_id)
+        if identity is None:
+            raise Conflict(f"there is no user {user_id!r}")
+        return identity, await self._snapshot(identity)
+
+    async def set_used(self, user_id: str, tokens: int, reason: str, author: str) -> Snapshot:
+        """Make `tokens` what counts as used this period, by an adjustment entry."""
+        if tokens < 0:
+            raise Conflict(f"used tokens: expected 0 or more, found {tokens}")
+        identity, before = await self.show(user_id)
+        used = before.settled_tokens + before.adjusted_tokens
+        adjusted = await self._directory.adjust(
+            Adjustment(
+                event_id=self._new_id(),
+                user_id=user_id,
+                period_start_ms=before.period_start_ms,
+                tokens=tokens - used,
+                reason=reason,
+                author=author,
+            )
+        )
+        await project(adjusted, self._directory, self._store, self._clock)
+        return await self._snapshot(identity)
+
+    async def create_key(self, user_id: str, pepper: bytes) -> NewKey:
+        """A new key for a user, of 256 random bits."""
+        key, key_id = format_key(os.urandom(KEY_RANDOM_BYTES)), self._new_id()
+        await self._directory.create_key(key_id, user_id, key_digest(key, pepper))
+        return NewKey(key_id, key)
+
+    async def revoke_key(self, key_id: str) -> Identity:
+        """End a key; its next call is refused."""
+        identity = await self._directory.revoke_key(key_id)
+        await project(identity, self._directory, self._store, self._clock)
+        return identity
+
+    async def _snapshot(self, identity: Identity) -> Snapshot:
+        period = period_at(self._clock.now_ms(), identity.anchor_day, identity.zone)
+        for _ in range(2):
+            snapshot = await self._store.snapshot(identity.payer)
+            if snapshot is not None and snapshot.period_end_ms > self._clock.now_ms():
+                return snapshot
+            if snapshot is not None:  # nobody has called since the period ended
+                return replace(
+                    snapshot,
+                    settled_tokens=0,
+                    adjusted_tokens=0,
+                    cost_nano_gbp=0,
+                    period_start_ms=period.start_ms,
+                    period_end_ms=period.end_ms,
+                )
+            await self._hydrator.hydrate(identity.payer, period)
+        raise StoreUnavailable(f"the account of {identity.user_id} did not come into force")
+
+    def _check_tier(self, tier: str) -> None:
+        if tier not in self._plan.tiers:
+            offered = ", ".join(self._plan.tiers)
+            raise Conflict(f"tier {tier!r} is not in the plan: expected one of {offered}")
+
+    def _new_id(self) -> str:
+        return make_rid(self._clock.now_ms(), os.urandom(10))

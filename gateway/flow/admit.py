@@ -1,0 +1,220 @@
+"""Whether a call may go out: its user, its price in tokens, and one reserve that holds them.
+
+Usually that is one look into memory and one round trip to Redis. The store may instead ask for
+something to be mended first (an account to be brought back, a newer entitlement to be read, a
+period to be computed anew); then the same rid asks again. Postgres is read only for that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+
+from gateway.core.chat import ChatRequest, output_bounds
+from gateway.core.event import encode_tail
+from gateway.core.hold import Caller, Hold, tail_of
+from gateway.core.identity import Identity
+from gateway.core.period import Period, period_at
+from gateway.core.plan import Model, Tier
+from gateway.core.prompt import count_chat_prompt
+from gateway.core.refusal import Case, QuotaView, Refused
+from gateway.flow.hydrate import Hydrator
+from gateway.flow.identify import Identities, backend_unavailable
+from gateway.flow.quota_refusal import month_refusal, quota_view
+from gateway.flow.settlements import Settlements
+from gateway.flow.shards import Shards
+from gateway.flow.terms import Terms
+from gateway.ports.clock import Clock
+from gateway.ports.ledger import Directory, LedgerUnavailable
+from gateway.ports.quota_store import (
+    QuotaStore,
+    ReserveAsk,
+    ReserveCode,
+    ReserveReply,
+    StoreUnavailable,
+)
+from gateway.ports.tasks import spawn
+from gateway.ports.tokenizer import Tokenizer, is_large
+
+# A call mends at most a closed shard, a missing account, an old revision and an old period, each
+# once or twice when others mend at the same time.
+_ASKS_MAX = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request as the web read it: who says they are calling, and what they ask.
+
+    `received_s` is monotonic time when the head of the request had come.
+    """
+
+    rid: str
+    route: str
+    key: str
+    request: ChatRequest
+    body_bytes: int
+    received_s: float
+    tag: str | None
+    sdk_retry: int
+    client_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A call that holds its tokens. `lowered`: the cap is less than was wanted."""
+
+    hold: Hold
+    quota: QuotaView
+    lowered: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """What admission reads and writes."""
+
+    store: QuotaStore
+    directory: Directory
+    shards: Shards
+    hydrator: Hydrator
+    identities: Identities
+    settlements: Settlements
+
+
+class Admission:
+    """Holds what a call may cost, or refuses it."""
+
+    def __init__(self, stores: Stores, terms: Terms, tokenizer: Tokenizer, clock: Clock) -> None:
+        self._stores = stores
+        self._terms = terms
+        self._tokenizer = tokenizer
+        self._clock = clock
+
+    async def admit(self, call: Call) -> Admitted:
+        """The hold, or Refused. A refused call holds nothing."""
+        identity = await self._stores.identities.of_key(call.key)
+        tier, model = self._allowed(identity, call.request.model)
+        prompt_tokens = await self._count_prompt(call, model)
+        wanted, least = output_bounds(call.request, model)
+        asked = Hold(
+            rid=call.rid,
+            caller=_caller(identity, call),
+            route=call.route,
+            model=model.name,
+            stream=call.request.stream,
+            price=self._terms.prices.price_for(model.name, self._clock.now_ms()),
+            weights=model.weights,
+            prompt_tokens=prompt_tokens,
+            output_tokens=wanted,
+            choices=call.request.choices,
+        )
+        try:
+            return await self._reserve(call, identity, tier, asked, least)
+        except StoreUnavailable as error:
+            # Whether anything is held is unknown, so it is released under its rid, seen or not.
+            await self._stores.settlements.release(asked)
+            raise backend_unavailable("its counters") from error
+        except LedgerUnavailable as error:
+            raise backend_unavailable("its ledger") from error
+        except asyncio.CancelledError:
+            spawn(self._stores.settlements.release(asked), f"release {asked.rid}")
+            raise
+        except Refused as refused:
+            raise refused.of_tier(tier.name) from refused.__cause__
+
+    async def _reserve(
+        self, call: Call, identity: Identity, tier: Tier, asked: Hold, least: int
+    ) -> Admitted:
+        period = period_at(self._clock.now_ms(), identity.anchor_day, identity.zone)
+        for _ in range(_ASKS_MAX):
+            ask = self._ask(identity, tier, period, asked, least)
+            reply = await self._stores.store.reserve(ask)
+            if reply.code > 0:
+                return _admitted(asked, tier, reply)
+            if reply.code in (ReserveCode.MONTH, ReserveCode.IN_FLIGHT):
+                raise month_refusal(reply, asked, least, self._terms)
+            if reply.code is ReserveCode.NOT_READY:
+                await self._stores.shards.open(self._stores.shards.of(identity.payer))
+            elif reply.code is ReserveCode.HYDRATE:
+                await self._stores.hydrator.hydrate(identity.payer, period)
+            elif reply.code is ReserveCode.PERIOD:
+                period = period_at(reply.now_ms, identity.anchor_day, identity.zone)
+            elif reply.code is ReserveCode.STALE:
+                identity = await self._read_again(call, period, reply.rev)
+                tier, _ = self._allowed(identity, call.request.model)
+                asked = replace(asked, caller=_caller(identity, call))
+            else:
+                break
+        raise StoreUnavailable("the account did not come into force")
+
+    async def _read_again(self, call: Call, period: Period, rev_in_store: int) -> Identity:
+        """The identity by the ledger, and its entitlement in the store if that is the older one."""
+        identity = await self._stores.identities.again(call.key)
+        if identity.rev > rev_in_store:
+            entitlement = await self._stores.directory.entitlement(identity.payer, period.start_ms)
+            if entitlement is not None:
+                await self._stores.store.entitle(entitlement, period.end_ms)
+        return identity
+
+    def _allowed(self, identity: Identity, model_name: str) -> tuple[Tier, Model]:
+        tier = self._terms.plan.tiers.get(identity.tier)
+        if tier is None:
+            raise backend_unavailable(f"the terms of tier '{identity.tier}'")
+        model = self._terms.models.get(model_name)
+        if model is None or not tier.allows(model_name):
+            offered = ", ".join(name for name in self._terms.models if tier.allows(name))
+            raise Refused(
+                Case.MODEL_NOT_ALLOWED,
+                f"The model '{model_name[:100]}' is not available on the tier '{tier.name}'. "
+                f"Available: {offered}.",
+                param="model",
+            ).of_tier(tier.name)
+        return tier, model
+
+    async def _count_prompt(self, call: Call, model: Model) -> int:
+        def count() -> int:
+            return count_chat_prompt(
+                call.request.body, lambda text: self._tokenizer.count(text, model.tokenizer)
+            )
+
+        return await asyncio.to_thread(count) if is_large(call.body_bytes) else count()
+
+    def _ask(
+        self, identity: Identity, tier: Tier, period: Period, asked: Hold, least: int
+    ) -> ReserveAsk:
+        return ReserveAsk(
+            rid=asked.rid,
+            payer=identity.payer,
+            rev=identity.rev,
+            period_start_ms=period.start_ms,
+            period_end_ms=period.end_ms,
+            limit_tokens=tier.tokens,
+            prompt_tokens=asked.prompt_tokens,
+            output_wanted=asked.output_tokens,
+            output_least=least,
+            multiplier=asked.choices,
+            lease_ms=self._terms.lease_ms,
+            tail=encode_tail(tail_of(asked)),
+        )
+
+
+def _caller(identity: Identity, call: Call) -> Caller:
+    return Caller(
+        user_id=identity.user_id,
+        payer=identity.payer,
+        tier=identity.tier,
+        tag=call.tag,
+        sdk_retry=call.sdk_retry,
+        client_id=call.client_id,
+    )
+
+
+def _admitted(asked: Hold, tier: Tier, reply: ReserveReply) -> Admitted:
+    hold = replace(
+        asked,
+        output_tokens=reply.output_tokens,
+        hold_tokens=reply.hold_tokens,
+        epoch=reply.epoch,
+        period_start_ms=reply.period_start_ms,
+    )
+    quota = quota_view(reply, tier.name)
+    return Admitted(hold, quota, lowered=reply.output_tokens < asked.output_tokens)

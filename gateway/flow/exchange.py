@@ -1,0 +1,199 @@
+"""One request from beginning to end: hold, ask upstream once, answer, settle.
+
+Whatever happens after the hold is made (an answer, a stream, an error, silence, a client that
+leaves), the hold ends here, once. If this process dies instead, its lease ends it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gateway.core.answer import read_completion
+from gateway.core.chat import upstream_body
+from gateway.core.hold import NOTHING_USED, Ending, Hold
+from gateway.core.refusal import Case, QuotaView, Refused
+from gateway.core.routes import CHAT
+from gateway.flow.admit import Admission, Admitted, Call
+from gateway.flow.open_holds import OpenHold, OpenHolds
+from gateway.flow.relay import Relay, RelayServices
+from gateway.flow.upstream_refusal import refusal_of
+from gateway.ports.answer import Answer, AnswerHead, ClientGone
+from gateway.ports.clock import Clock
+from gateway.ports.metrics import Metrics
+from gateway.ports.upstream import (
+    Upstream,
+    UpstreamAnswer,
+    UpstreamBroke,
+    UpstreamCall,
+    UpstreamSilent,
+    UpstreamUnreachable,
+)
+
+_STREAM_TYPE = "text/event-stream"
+
+
+class Exchange:
+    """Runs requests; holds nothing of any one of them."""
+
+    def __init__(
+        self,
+        admission: Admission,
+        upstream: Upstream,
+        open_holds: OpenHolds,
+        services: RelayServices,
+        observers: tuple[Metrics, Clock],
+    ) -> None:
+        self._admission = admission
+        self._upstream = upstream
+        self._open_holds = open_holds
+        self._services = services
+        self._settlements = services.settlements
+        self._metrics, self._clock = observers
+
+    async def run(self, call: Call, answer: Answer) -> None:
+        """Answer the call, or raise Refused. A client that left is not an error."""
+        admitted = await self._admission.admit(call)
+        entry = self._open_holds.add(admitted.hold)
+        try:
+            self._metrics.decided(admitted.quota.tier, call.route, "admitted", "ok")
+            source = await self._ask(call, admitted)
+            try:
+                await self._answer(call, admitted, entry, source, answer)
+            except ClientGone:
+                pass  # settled all the same
+            finally:
+                await source.close()
+        finally:
+            self._open_holds.remove(entry)
+
+    async def _ask(self, call: Call, admitted: Admitted) -> UpstreamAnswer:
+        """Send the request once; on failure end the hold and say what went wrong."""
+        hold, terms = admitted.hold, self._services.terms
+        upstream = terms.models[hold.model].upstream
+        body = upstream_body(call.request, hold.output_tokens, terms.stream_usage[upstream])
+        sent_s = self._clock.monotonic_s()
+        self._metrics.added_seconds("before", sent_s - call.received_s)
+        try:
+            source = await self._upstream.send(
+                UpstreamCall(upstream, CHAT.upstream_path, body, hold.rid, hold.caller.user_id)
+            )
+        except UpstreamUnreachable:
+            await self._settlements.release(hold)
+            raise Refused(
+                Case.UPSTREAM_UNAVAILABLE,
+                "The model's service cannot be reached. Nothing was charged.",
+            ) from None
+        except (UpstreamBroke, UpstreamSilent) as error:
+            raise await self._gave_up(hold, error) from None
+        self._metrics.first_byte_seconds(hold.model, self._clock.monotonic_s() - sent_s)
+        return source
+
+    async def _answer(
+        self,
+        call: Call,
+        admitted: Admitted,
+        entry: OpenHold,
+        source: UpstreamAnswer,
+        answer: Answer,
+    ) -> None:
+        if source.head.status >= 300:
+            await self._relay_error(admitted, source, answer)
+        elif source.head.content_type.startswith(_STREAM_TYPE):
+            relay = Relay(admitted, entry, call.request.asked_usage)
+            await relay.run(source, answer, _head(admitted, source), self._services)
+        else:
+            await self._relay_whole(admitted, source, answer)
+
+    async def _relay_whole(
+        self, admitted: Admitted, source: UpstreamAnswer, answer: Answer
+    ) -> None:
+        hold = admitted.hold
+        try:
+            body = await source.read()
+        except (UpstreamBroke, UpstreamSilent) as error:
+            raise await self._gave_up(hold, error) from None
+        received_s = self._clock.monotonic_s()
+        completion = read_completion(body)
+        usage = completion.usage or await self._services.estimator.usage(hold, completion.texts())
+        charged_tokens = await self._settlements.settle(
+            hold,
+            Ending(
+                usage=usage,
+                quality="measured" if completion.usage else "estimated",
+                outcome="done",
+                status=source.head.status,
+                service_tier=completion.service_tier,
+                upstream_id=source.head.upstream_id,
+            ),
+        )
+        head = _head(admitted, source)
+        quota = _after(head.quota, hold, charged_tokens)
+        head = replace(head, quota=quota, charged_tokens=charged_tokens)
+        self._metrics.added_seconds("after", self._clock.monotonic_s() - received_s)
+        await answer.whole(head, body)
+
+    async def _relay_error(
+        self, admitted: Admitted, source: UpstreamAnswer, answer: Answer
+    ) -> None:
+        """Upstream's own refusal: nothing is charged; a 5xx leaves a row for the invoice."""
+        hold, status = admitted.hold, source.head.status
+        try:
+            body = await source.read()
+        except (UpstreamBroke, UpstreamSilent):
+            body = b""
+        if status >= 500:
+            await self._book_unknown(hold, source.head.status, source.head.upstream_id)
+        else:
+            await self._settlements.release(hold)
+        refused = refusal_of(status, body)
+        if refused is not None:
+            raise refused
+        head = _head(admitted, source)
+        await answer.whole(replace(head, quota=_after(head.quota, hold, 0)), body)
+
+    async def _gave_up(self, hold: Hold, error: Exception) -> Refused:
+        """Upstream had the whole request and then failed; it may send an invoice for it."""
+        silent = isinstance(error, UpstreamSilent)
+        await self._book_unknown(hold, 504 if silent else 502, None)
+        if silent:
+            return Refused(
+                Case.UPSTREAM_TIMEOUT,
+                "The model's service did not answer in time. Nothing was charged.",
+            )
+        return Refused(
+            Case.UPSTREAM_UNAVAILABLE,
+            "The model's service closed the connection before it answered. Nothing was charged.",
+        )
+
+    async def _book_unknown(self, hold: Hold, status: int, upstream_id: str | None) -> None:
+        await self._settlements.settle(
+            hold,
+            Ending(
+                usage=NOTHING_USED,
+                quality="estimated",
+                outcome="unknown_upstream",
+                status=status,
+                upstream_id=upstream_id,
+            ),
+        )
+
+
+def _head(admitted: Admitted, source: UpstreamAnswer) -> AnswerHead:
+    return AnswerHead(
+        rid=admitted.hold.rid,
+        status=source.head.status,
+        content_type=source.head.content_type,
+        quota=admitted.quota,
+        relayed=source.head.relayed,
+        retry_after=source.head.retry_after,
+        output_cap_tokens=admitted.hold.output_tokens if admitted.lowered else None,
+    )
+
+
+def _after(quota: QuotaView, hold: Hold, charged_tokens: int) -> QuotaView:
+    """The quota once this call has ended, as far as this call knows."""
+    return replace(
+        quota,
+        used_tokens=quota.used_tokens + charged_tokens,
+        held_tokens=max(0, quota.held_tokens - hold.hold_tokens),
+    )

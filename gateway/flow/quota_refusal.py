@@ -1,0 +1,89 @@
+"""A refusal for quota, in numbers and in words: which limit, until when, and how to go on.
+
+The words are for the person who hit the limit, not for the developer; the numbers are for the
+application. Nothing is decided here: the store has.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from gateway.core.hold import Hold
+from gateway.core.refusal import Case, QuotaRefusal, QuotaView, Refused, TopUp, Upgrade
+from gateway.flow.terms import Terms
+from gateway.ports.quota_store import ReserveCode, ReserveReply
+
+_IN_FLIGHT_RETRY_S = 2  # other calls of the user are under way; most end within seconds
+
+
+def quota_view(reply: ReserveReply, tier: str) -> QuotaView:
+    """The quota as the reserve found it (or left it)."""
+    return QuotaView(
+        tier=tier,
+        limit_tokens=reply.limit_tokens,
+        used_tokens=reply.used_tokens,
+        held_tokens=reply.held_tokens,
+        pack_tokens=reply.pack_tokens,
+        reset_at_ms=reply.period_end_ms,
+    )
+
+
+def month_refusal(reply: ReserveReply, asked: Hold, least: int, terms: Terms) -> Refused:
+    """The refusal of a reserve that the month's limit bound. `least`: lowest cap worth a call."""
+    needed = asked.prompt_tokens + least * asked.choices
+    quota = _quota_refusal(reply, asked.caller.tier, needed, terms)
+    if asked.prompt_tokens > reply.limit_tokens + reply.pack_tokens:
+        return Refused(
+            Case.REQUEST_EXCEEDS_QUOTA,
+            f"The prompt of this request alone has {asked.prompt_tokens:,} tokens, more than the "
+            f"whole quota of the tier '{asked.caller.tier}' ({reply.limit_tokens:,} a month). "
+            f"Shorten it.{_way_on(quota)}",
+            param="messages",
+            quota=quota,
+        )
+    if reply.code is ReserveCode.IN_FLIGHT:
+        return Refused(
+            Case.QUOTA_IN_FLIGHT,
+            f"This request needs at least {needed:,} tokens. They are left of your "
+            f"{reply.limit_tokens:,} this month, but {reply.held_tokens:,} are held by your "
+            "requests that are still running. Try again in a moment.",
+            retry_after_s=_IN_FLIGHT_RETRY_S,
+            quota=quota,
+        )
+    reset = datetime.fromtimestamp(reply.period_end_ms / 1000, UTC)
+    return Refused(
+        Case.MONTH_USED_UP,
+        f"You have used {reply.used_tokens:,} of your {reply.limit_tokens:,} tokens this month "
+        f"(tier '{asked.caller.tier}'), and this request needs at least {needed:,}. Your quota "
+        f"starts again on {reset:%-d %B %Y at %H:%M} UTC.{_way_on(quota)}",
+        retry_after_s=max(1, -(-(reply.period_end_ms - reply.now_ms) // 1000)),
+        quota=quota,
+    )
+
+
+def _quota_refusal(reply: ReserveReply, tier_name: str, needed: int, terms: Terms) -> QuotaRefusal:
+    tier = terms.plan.tiers[tier_name]
+    return QuotaRefusal(
+        limit="month",
+        view=quota_view(reply, tier_name),
+        needed_tokens=needed,
+        upgrade=Upgrade(tier.upgrade, terms.upgrade_url) if tier.upgrade else None,
+        topup=TopUp(tier.packs.tokens, tier.packs.price_gbp, terms.topup_url)
+        if tier.packs
+        else None,
+    )
+
+
+def _way_on(quota: QuotaRefusal) -> str:
+    """How to go on before the period ends, as sentences; '' when there is no way."""
+    ways = ""
+    if quota.upgrade:
+        at = f" at {quota.upgrade.url}" if quota.upgrade.url else ""
+        ways += f" To go on now, upgrade to the tier '{quota.upgrade.tier}'{at}."
+    if quota.topup:
+        at = f" at {quota.topup.url}" if quota.topup.url else ""
+        ways += (
+            f" To go on now, buy a pack of {quota.topup.tokens:,} tokens for "
+            f"£{quota.topup.price_gbp}{at}."
+        )
+    return ways

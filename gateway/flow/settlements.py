@@ -1,0 +1,123 @@
+"""Ends of holds, kept until the store has confirmed them.
+
+A settlement's bytes are in the kernel's hands before the last bytes of the answer are; its reply is
+not waited for. Without a reply it is sent again under the same rid, which changes nothing if the
+first one arrived, until one is confirmed (promises I2, I4, I6).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+from gateway.core.event import encode_event
+from gateway.core.hold import Ending, Hold, usage_event
+from gateway.flow.shards import Shards
+from gateway.ports.ledger import LedgerUnavailable
+from gateway.ports.metrics import Metrics
+from gateway.ports.quota_store import (
+    QuotaStore,
+    SettleCode,
+    SettleKind,
+    Settlement,
+    SettleReply,
+    StoreRejected,
+    StoreUnavailable,
+)
+from gateway.ports.tasks import spawn
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
+_KIND_NAMES = {
+    SettleCode.SETTLED: "settled",
+    SettleCode.CORRECTED: "corrected",
+    SettleCode.LATE: "late",
+    SettleCode.RELEASED: "released",
+    SettleCode.NOTHING_OPEN: "nothing_open",
+    SettleCode.LEASE_RUNS: "nothing_open",
+}
+_log = logging.getLogger("gateway.settlements")
+
+
+class Settlements:
+    """Every settlement that is under way; `confirmed` waits for all of them (shutdown)."""
+
+    def __init__(self, store: QuotaStore, shards: Shards, metrics: Metrics) -> None:
+        self._store = store
+        self._shards = shards
+        self._metrics = metrics
+        self._unconfirmed: dict[str, asyncio.Task[None]] = {}
+
+    @property
+    def unconfirmed(self) -> int:
+        """How many endings no reply has confirmed yet."""
+        return len(self._unconfirmed)
+
+    async def settle(self, hold: Hold, ending: Ending) -> int:
+        """End a hold with a row in the ledger; the tokens charged. Never raises."""
+        event = usage_event(hold, ending)
+        await self._begin(
+            _settlement(
+                hold, "settle", event.charged_tokens, event.cost_nano_gbp, encode_event(event)
+            )
+        )
+        self._metrics.charged(event, hold.hold_tokens)
+        if hold.price.is_default:
+            self._metrics.unpriced(hold.model)
+        return event.charged_tokens
+
+    async def release(self, hold: Hold) -> None:
+        """End a hold that cost nothing, seen by the store or not. Never raises."""
+        await self._begin(_settlement(hold, "release", 0, 0, b""))
+
+    async def confirmed(self) -> None:
+        """Returns once nothing is unconfirmed."""
+        while self._unconfirmed:
+            await asyncio.wait(list(self._unconfirmed.values()))
+
+    async def _begin(self, settlement: Settlement) -> None:
+        reply: Coroutine[Any, Any, SettleReply] | None
+        try:
+            reply = await self._store.settle(settlement)
+        except StoreUnavailable:
+            reply = None
+        task = spawn(self._confirm(settlement, reply), f"settle {settlement.rid}")
+        self._unconfirmed[settlement.rid] = task
+        task.add_done_callback(lambda _: self._unconfirmed.pop(settlement.rid, None))
+
+    async def _confirm(
+        self, settlement: Settlement, reply: Coroutine[Any, Any, SettleReply] | None
+    ) -> None:
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                answer = await (reply or await self._store.settle(settlement))
+                if answer.code is not SettleCode.NOT_READY:
+                    self._metrics.hold_ended(_KIND_NAMES[answer.code])
+                    return
+                await self._shards.open(self._shards.of(settlement.payer))
+            except StoreRejected as error:
+                _log.error("settlement %s was rejected: %s", settlement.rid, error)
+                self._metrics.hold_ended("rejected")
+                return
+            except (StoreUnavailable, LedgerUnavailable) as error:
+                _log.warning("settlement %s is not confirmed yet: %s", settlement.rid, error)
+            reply = None
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+
+def _settlement(
+    hold: Hold, kind: SettleKind, charged_tokens: int, cost_nano_gbp: int, event_json: bytes
+) -> Settlement:
+    return Settlement(
+        rid=hold.rid,
+        payer=hold.caller.payer,
+        kind=kind,
+        epoch=hold.epoch,
+        period_start_ms=hold.period_start_ms,
+        charged_tokens=charged_tokens,
+        cost_nano_gbp=cost_nano_gbp,
+        event_json=event_json,
+    )

@@ -1,0 +1,35 @@
+"""What the flow is set to: plan, models, prices and times, as the configuration states them.
+
+The flow may not read the configuration itself; whoever puts it together hands this over. One
+object, replaced as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gateway.core.plan import Model, Plan
+from gateway.core.pricing import PriceTable
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Fixed while the process runs.
+
+    `stream_usage`: upstream name -> whether it reports usage in streams when asked.
+    `upgrade_url`, `topup_url`: where refusals send people. `drain_s`, `drains_max`: how long, and
+    how many at once, a stream is read on after its client left.
+    """
+
+    plan: Plan
+    models: Mapping[str, Model]
+    prices: PriceTable
+    stream_usage: Mapping[str, bool]
+    upgrade_url: str | None
+    topup_url: str | None
+    lease_ms: int
+    heartbeat_ms: int
+    stream_max_s: float
+    drain_s: float
+    drains_max: int

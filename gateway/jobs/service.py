@@ -1,0 +1,47 @@
+"""The life of a background service: run, fail, pause, run again; stop when told.
+
+A service's `step` does one round of work and says how long to rest. Trouble of a store is expected:
+it is logged once, and the step is tried again with a growing pause until it works.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Protocol
+
+from gateway.ports.ledger import LedgerUnavailable
+from gateway.ports.quota_store import StoreUnavailable
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
+_log = logging.getLogger("gateway.jobs")
+
+
+class Step(Protocol):
+    """One kind of work. `name` is for the log."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def step(self) -> float:
+        """Do one round; the seconds to rest before the next."""
+        ...
+
+
+async def run_forever(service: Step) -> None:
+    """Run the service's steps until cancelled; only a fault that is not a store's is raised."""
+    pause_s = _FIRST_PAUSE_S
+    while True:
+        try:
+            rest_s = await service.step()
+        except (StoreUnavailable, LedgerUnavailable) as error:
+            if pause_s == _FIRST_PAUSE_S:
+                _log.warning("%s waits for a store: %s", service.name, error)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            continue
+        if pause_s != _FIRST_PAUSE_S:
+            _log.warning("%s goes on", service.name)
+            pause_s = _FIRST_PAUSE_S
+        if rest_s:
+            await asyncio.sleep(rest_s)

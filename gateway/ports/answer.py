@@ -1,0 +1,48 @@
+"""The client's side of the proxy: where an answer goes.
+
+The flow says what an answer means; status lines, headers and framing are made behind this port. A
+client that leaves is an ordinary ending, told by ClientGone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.core.refusal import QuotaView
+
+
+class ClientGone(Exception):
+    """The client has left; nothing more can be written."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerHead:
+    """What an admitted call's answer says of itself, before it becomes HTTP.
+
+    `charged_tokens` is None while it is not known (a stream); `output_cap_tokens` is None unless
+    the cap was lowered to fit; `relayed` are upstream's headers that may pass.
+    """
+
+    rid: str
+    status: int
+    content_type: str
+    quota: QuotaView
+    relayed: tuple[tuple[str, str], ...] = ()
+    retry_after: str | None = None
+    charged_tokens: int | None = None
+    output_cap_tokens: int | None = None
+
+
+class Answer(Protocol):
+    """One answer, either whole or as a stream. All writing may raise ClientGone."""
+
+    async def whole(self, head: AnswerHead, body: bytes) -> None: ...
+
+    async def begin(self, head: AnswerHead) -> None:
+        """Send the head of a stream."""
+        ...
+
+    async def write(self, data: bytes) -> None: ...
+
+    async def end(self) -> None: ...

@@ -1,0 +1,67 @@
+"""What operators see: every decision, every token, every call to a store.
+
+Labels come from closed lists (tiers, routes, reasons, models of the configuration), never from a
+request, so the number of series is bounded by the configuration. Tokens, seconds and nano-GBP.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+from gateway.core.event import LedgerRow, UsageEvent
+
+Decision = Literal["admitted", "refused"]
+
+
+class Metrics(Protocol):
+    """The proxy's counters. Nothing here awaits or fails."""
+
+    def decided(self, tier: str, route: str, decision: Decision, reason: str) -> None: ...
+
+    def charged(self, event: UsageEvent, hold_tokens: int) -> None:
+        """A hold was settled: tokens by kind, cost, and how good the estimate was."""
+        ...
+
+    def hold_ended(self, kind: str) -> None:
+        """settled, released, expired or lost (an ending that found no hold)."""
+        ...
+
+    def added_seconds(self, phase: str, seconds: float) -> None:
+        """What the gateway itself added before (`before`) and after (`after`) the upstream."""
+        ...
+
+    def first_byte_seconds(self, model: str, seconds: float) -> None: ...
+
+    def store_call(self, script: str, seconds: float) -> None: ...
+
+    def hydrated(self, result: str) -> None: ...
+
+    def unpriced(self, model: str) -> None:
+        """A call was booked at the default price."""
+        ...
+
+
+class JobsMetrics(Protocol):
+    """The jobs' gauges and counters."""
+
+    def booked(self, row: LedgerRow) -> None: ...
+
+    def dead(self, entries: int) -> None: ...
+
+    def lag_seconds(self, seconds: float) -> None:
+        """From an event's settlement to its commit in the ledger."""
+        ...
+
+    def outbox(self, shard: int, events: int, age_s: float) -> None:
+        """Events of a shard that the ledger has not booked, and the age of the oldest."""
+        ...
+
+    def holds_open(self, holds: int) -> None: ...
+
+    def expired(self) -> None:
+        """The sweeper ended a hold."""
+        ...
+
+    def tier_used(self, tier: str, tokens: int) -> None: ...
+
+    def epoch(self, shard: int, epoch: int) -> None: ...

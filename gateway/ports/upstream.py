@@ -1,0 +1,73 @@
+"""The model's side of the proxy.
+
+An upstream is asked once: after a byte of the request left, nothing repeats it (promise I13). The
+errors say what is known about that, because it decides whether a hold is released quietly or leaves
+a row for comparing with the invoice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class UpstreamUnreachable(Exception):
+    """No connection: the upstream saw nothing of the request."""
+
+
+class UpstreamBroke(Exception):
+    """The connection ended early; the upstream may have done the work."""
+
+
+class UpstreamSilent(Exception):
+    """Nothing came for as long as the configuration allows; it may still be working."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamCall:
+    """One request: to which upstream by name, which path under its base, on whose behalf."""
+
+    upstream: str
+    path: str
+    body: bytes
+    rid: str
+    user_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamHead:
+    """Status and the headers that may be relayed or booked; all others stay behind."""
+
+    status: int
+    content_type: str
+    retry_after: str | None
+    upstream_id: str | None
+    relayed: tuple[tuple[str, str], ...]
+
+
+class UpstreamAnswer(Protocol):
+    """An answer whose head has come. UpstreamBroke and UpstreamSilent may come from the body."""
+
+    @property
+    def head(self) -> UpstreamHead: ...
+
+    async def read(self) -> bytes:
+        """The whole body."""
+        ...
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it arrives."""
+        ...
+
+    async def close(self) -> None:
+        """Give the connection back, or drop it when the body was not read to its end."""
+        ...
+
+
+class Upstream(Protocol):
+    """Whoever answers calls: OpenAI, or something that speaks like it."""
+
+    async def send(self, call: UpstreamCall) -> UpstreamAnswer:
+        """Send once and wait for the head of the answer."""
+        ...

@@ -1,0 +1,1 @@
+"""HTTP as clients and operators see it. What a request means is decided in `flow`."""

@@ -1,0 +1,76 @@
+"""The one place where a refusal becomes status, headers and OpenAI-shaped JSON.
+
+Any OpenAI client can read what leaves here. The words come with the refusal; no stack, version or
+upstream text is added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from gateway.core.refusal import QuotaRefusal, Refused
+from gateway.web.quota_headers import SERVER, quota_headers, reset_at
+
+_encode = msgspec.json.Encoder().encode
+
+
+def refusal_response(refused: Refused, rid: str, thresholds_percent: Sequence[int]) -> web.Response:
+    """The whole answer to a call that was not let through."""
+    return web.Response(
+        status=refused.case.value.status,
+        body=_encode({"error": _error(refused)}),
+        headers=list(_headers(refused, rid, thresholds_percent)),
+    )
+
+
+def _error(refused: Refused) -> dict[str, Any]:
+    terms = refused.case.value
+    error: dict[str, Any] = {
+        "message": refused.message,
+        "type": terms.type,
+        "param": refused.param,
+        "code": terms.code,
+    }
+    if refused.quota is not None:
+        error["quota"] = _quota(refused.quota)
+    return error
+
+
+def _quota(quota: QuotaRefusal) -> dict[str, Any]:
+    view, upgrade, topup = quota.view, quota.upgrade, quota.topup
+    return {
+        "limit": quota.limit,
+        "tier": view.tier,
+        "limit_tokens": view.limit_tokens,
+        "used_tokens": view.used_tokens,
+        "held_tokens": view.held_tokens,
+        "pack_tokens": view.pack_tokens,
+        "needed_tokens": quota.needed_tokens,
+        "reset_at": reset_at(view),
+        "upgrade": {"tier": upgrade.tier, "url": upgrade.url} if upgrade else None,
+        "topup": {"tokens": topup.tokens, "price_gbp": str(topup.price_gbp), "url": topup.url}
+        if topup
+        else None,
+    }
+
+
+def _headers(
+    refused: Refused, rid: str, thresholds_percent: Sequence[int]
+) -> Iterator[tuple[str, str]]:
+    terms = refused.case.value
+    yield "Content-Type", "application/json"
+    yield "x-request-id", rid
+    yield SERVER
+    yield "x-quota-source", terms.source
+    if refused.quota is not None:
+        yield from quota_headers(refused.quota.view, "refused", thresholds_percent)
+    elif terms.source == "gateway":
+        yield "x-quota-decision", "refused"
+    if refused.retry_after_s is not None:
+        yield "Retry-After", str(refused.retry_after_s)
+    if terms.try_again is not None:
+        yield "x-should-retry", "true" if terms.try_again else "false"

@@ -1,0 +1,75 @@
+"""From an HTTP request to a call: credentials, body within bounds, and what the client adds.
+
+Nothing here is trusted further than it is checked: text that goes into the ledger or a header is
+short and printable, and a body is read only up to its limit.
+"""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from gateway.core.refusal import Case, Refused
+
+TAG_CHARS_MAX = 64
+CLIENT_ID_CHARS_MAX = 128
+_RETRIES_MAX = 1000
+
+
+def bearer_key(request: web.BaseRequest) -> str:
+    """The key of `Authorization: Bearer …`; '' when there is none."""
+    values = request.headers.getall("Authorization", [])
+    scheme, _, key = values[0].partition(" ") if len(values) == 1 else ("", "", "")
+    return key.strip() if scheme.lower() == "bearer" else ""
+
+
+async def read_body(request: web.BaseRequest, bytes_max: int) -> bytes:
+    """The whole body; Refused when it is larger than `bytes_max` or compressed."""
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise Refused(
+            Case.UNSUPPORTED_PARAMETER,
+            "A compressed request body is not accepted. Send it without Content-Encoding.",
+            param="Content-Encoding",
+        )
+    if (request.content_length or 0) > bytes_max:
+        raise _too_large(bytes_max)
+    body = bytearray()
+    async for data in request.content.iter_any():
+        body += data
+        if len(body) > bytes_max:
+            raise _too_large(bytes_max)
+    return bytes(body)
+
+
+def tag_of(request: web.BaseRequest) -> str | None:
+    """`x-quota-tag`, which goes into the ledger only; Refused when it is not fit for it."""
+    tag = request.headers.get("x-quota-tag")
+    if not tag:
+        return None
+    if len(tag) > TAG_CHARS_MAX or not tag.isprintable():
+        raise Refused(
+            Case.INVALID_VALUE,
+            f"Invalid value for 'x-quota-tag': expected at most {TAG_CHARS_MAX} printable "
+            "characters.",
+            param="x-quota-tag",
+        )
+    return tag
+
+
+def sdk_retry_of(request: web.BaseRequest) -> int:
+    """How often the client's SDK has tried this call before, as it says; 0 when it says nothing."""
+    text = request.headers.get("x-stainless-retry-count", "")
+    return min(int(text), _RETRIES_MAX) if text.isascii() and text.isdigit() else 0
+
+
+def client_id_of(request: web.BaseRequest) -> str | None:
+    """The client's own id of this request, if it sent a usable one."""
+    value = request.headers.get("x-client-request-id", "")
+    usable = 0 < len(value) <= CLIENT_ID_CHARS_MAX and value.isascii() and value.isprintable()
+    return value if usable else None
+
+
+def _too_large(bytes_max: int) -> Refused:
+    return Refused(
+        Case.REQUEST_TOO_LARGE,
+        f"The request body is larger than this gateway accepts ({bytes_max / 2**20:g} MiB).",
+    )

@@ -1,0 +1,175 @@
+"""Users and keys: each change raises the revision and leaves its author behind."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from dataclasses import replace
+
+import asyncpg
+import pytest
+from ledger_samples import NOVEMBER_MS, OCTOBER_MS
+
+from gateway.adapters.postgres.connection import Pool
+from gateway.adapters.postgres.directory import PostgresDirectory
+from gateway.core.identity import Identity
+from gateway.core.rid import make_rid
+from gateway.ports.ledger import Adjustment, Conflict
+from gateway.ports.quota_store import Entitlement
+
+ANN = Identity("ann", payer="ann", tier="free", rev=1, anchor_day=15, zone="Europe/London")
+DIGEST = hashlib.sha256(b"a key").digest()
+GIFT = Adjustment(make_rid(1, b"0123456789"), "ann", NOVEMBER_MS, 500, "set-used", "sue")
+
+
+@pytest.fixture
+async def ann(directory: PostgresDirectory) -> Identity:
+    return await directory.create_user("ann", "free", 15, "Europe/London")
+
+
+async def audit(pool: Pool) -> list[tuple[str, str, str, dict[str, object]]]:
+    found = await pool.fetch("SELECT who, what, user_id, detail FROM audit ORDER BY audit_id")
+    return [(who, what, user_id, json.loads(detail)) for who, what, user_id, detail in found]
+
+
+async def test_a_user_is_created_once(
+    directory: PostgresDirectory, ann: Identity, pool: Pool
+) -> None:
+    assert ann == ANN
+    assert await directory.identity_of_user("ann") == ANN
+    with pytest.raises(Conflict, match="user ann exists already"):
+        await directory.create_user("ann", "full", 1, "UTC")
+    for bad_id in ("", "a b", "a\0b", "-a", "a" * 129):
+        with pytest.raises(Conflict, match="is not valid"):
+            await directory.create_user(bad_id, "free", 1, "UTC")
+    with pytest.raises(Conflict, match="anchor_day"):
+        await directory.create_user("bob", "free", 31, "UTC")
+    assert await directory.users() == [ANN]
+    detail = {"tier": "free", "anchor_day": 15, "zone": "Europe/London"}
+    assert await audit(pool) == [("tester", "create_user", "ann", detail)]
+
+
+async def test_whom_nobody_knows_is_none_and_unchangeable(directory: PostgresDirectory) -> None:
+    assert await directory.identity_of_user("ann") is None
+    assert await directory.identity_of_user("a\0b") is None
+    assert await directory.identity_of_key(DIGEST) is None
+    assert await directory.entitlement("ann", NOVEMBER_MS) is None
+    for change in (
+        directory.set_tier("ann", "full"),
+        directory.create_key("k1", "ann", DIGEST),
+        directory.adjust(GIFT),
+    ):
+        with pytest.raises(Conflict, match="there is no user ann"):
+            await change
+    with pytest.raises(Conflict, match="there is no key k1"):
+        await directory.revoke_key("k1")
+
+
+async def test_a_changed_tier_raises_the_revision(
+    directory: PostgresDirectory, ann: Identity, pool: Pool
+) -> None:
+    assert await directory.set_tier("ann", "full") == replace(ANN, tier="full", rev=2)
+    assert await directory.identity_of_user("ann") == replace(ANN, tier="full", rev=2)
+    assert (await audit(pool))[1:] == [("tester", "set_tier", "ann", {"tier": "full"})]
+
+
+async def test_a_key_finds_its_user_until_it_is_revoked(
+    directory: PostgresDirectory, ann: Identity, pool: Pool
+) -> None:
+    assert await directory.create_key("k1", "ann", DIGEST) == replace(ANN, rev=2)
+    assert await directory.identity_of_key(DIGEST) == replace(ANN, rev=2)
+    assert await directory.revoke_key("k1") == replace(ANN, rev=3)
+    assert await directory.identity_of_key(DIGEST) is None
+    assert await directory.identity_of_user("ann") == replace(ANN, rev=3)
+    revoked_at = await pool.fetchval("SELECT revoked_at FROM api_keys")
+    await directory.revoke_key("k1")
+    assert await pool.fetchval("SELECT revoked_at FROM api_keys") == revoked_at
+    assert [(what, detail) for _, what, _, detail in (await audit(pool))[1:3]] == [
+        ("create_key", {"key_id": "k1"}),
+        ("revoke_key", {"key_id": "k1"}),
+    ]
+
+
+async def test_a_refused_key_changes_nothing(
+    directory: PostgresDirectory, ann: Identity, pool: Pool
+) -> None:
+    await directory.create_key("k1", "ann", DIGEST)
+    other = hashlib.sha256(b"another").digest()
+    for key_id, digest in (("k1", other), ("k2", DIGEST), ("k3", b"short"), ("k\0", other)):
+        with pytest.raises(Conflict):
+            await directory.create_key(key_id, "ann", digest)
+    assert await directory.identity_of_user("ann") == replace(ANN, rev=2)
+    assert await pool.fetchval("SELECT count(*) FROM api_keys") == 1
+    assert len(await audit(pool)) == 2
+
+
+async def test_a_disabled_user_is_as_good_as_unknown(
+    directory: PostgresDirectory, ann: Identity, pool: Pool
+) -> None:
+    await directory.create_key("k1", "ann", DIGEST)
+    await pool.execute("UPDATE users SET disabled_at = now()")
+    assert await directory.identity_of_key(DIGEST) is None
+    assert await directory.identity_of_user("ann") is None
+
+
+async def test_an_adjustment_is_an_entry_and_part_of_the_entitlement(
+    directory: PostgresDirectory, ann: Identity, pool: Pool
+) -> None:
+    assert await directory.adjust(GIFT) == replace(ANN, rev=2)
+    less = replace(GIFT, event_id=make_rid(2, b"0123456789"), tokens=-200)
+    assert await directory.adjust(less) == replace(ANN, rev=3)
+    assert await directory.entitlement("ann", NOVEMBER_MS) == Entitlement(
+        "ann", 3, NOVEMBER_MS, 300
+    )
+    assert await directory.entitlement("ann", OCTOBER_MS) == Entitlement("ann", 3, OCTOBER_MS, 0)
+    entry = await pool.fetchrow("SELECT * FROM ledger WHERE charged_tokens = 500")
+    assert entry is not None
+    shown = ("kind", "payer", "user_id", "tier", "quality", "outcome", "reason", "author")
+    assert [entry[name] for name in shown] == [
+        "adjustment", "ann", "ann", "free", "measured", "recorded", "set-used", "sue",
+    ]  # fmt: skip
+    assert entry["stream_id"] is None
+    detail = {"event_id": GIFT.event_id, "tokens": 500, "reason": "set-used"}
+    assert (await audit(pool))[1] == ("sue", "adjust", "ann", detail)
+
+
+async def test_the_same_adjustment_many_times_is_booked_once(
+    directory: PostgresDirectory, ann: Identity, pool: Pool
+) -> None:
+    replies = await asyncio.gather(*(directory.adjust(GIFT) for _ in range(6)))
+    assert set(replies) == {replace(ANN, rev=2)}
+    assert await pool.fetchval("SELECT count(*) FROM ledger") == 1
+    assert await pool.fetchval("SELECT adjusted_tokens FROM period_usage") == 500
+    assert len(await audit(pool)) == 2
+    for other in (replace(GIFT, tokens=1), replace(GIFT, period_start_ms=OCTOBER_MS)):
+        with pytest.raises(Conflict, match=r"booked already as something else .*500 tokens"):
+            await directory.adjust(other)
+    for bad in (
+        replace(GIFT, event_id="x"),
+        replace(GIFT, event_id=make_rid(3, b"x" * 10), tokens=2**63),
+    ):
+        with pytest.raises(Conflict, match="cannot be booked"):
+            await directory.adjust(bad)
+    assert await directory.identity_of_user("ann") == replace(ANN, rev=2)
+
+
+async def test_changes_stay_to_be_projected_until_confirmed(
+    directory: PostgresDirectory, ann: Identity
+) -> None:
+    bob = await directory.create_user("bob", "lite", 1, "UTC")
+    assert await directory.unprojected(10) == [ANN, bob]
+    assert await directory.unprojected(1) == [ANN]
+    await directory.mark_projected("ann", 1)
+    assert await directory.unprojected(10) == [bob]
+    changed = await directory.set_tier("ann", "full")
+    assert await directory.unprojected(10) == [changed, bob]
+    await directory.mark_projected("ann", 2)
+    await directory.mark_projected("ann", 1)
+    assert await directory.unprojected(10) == [bob]
+
+
+async def test_the_audit_is_append_only(pool: Pool, ann: Identity) -> None:
+    for change in ("UPDATE audit SET who = 'x'", "DELETE FROM audit", "TRUNCATE audit"):
+        with pytest.raises(asyncpg.RestrictViolationError, match="never edited"):
+            await pool.execute(change)

@@ -1,0 +1,302 @@
+"""Booking: exactly once, whatever is repeated, rejected or interrupted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import asyncpg
+import pytest
+from ledger_samples import NOVEMBER_MS, OCTOBER_MS, sample_row, until
+
+from gateway.adapters.postgres.booking import dead_entry
+from gateway.adapters.postgres.connection import Pool, Timeouts, open_pool
+from gateway.adapters.postgres.ledger import PostgresLedger
+from gateway.core.event import LedgerRow, ledger_row
+from gateway.core.rid import derived_rid
+from gateway.ports.ledger import BookReply, DeadEntry, LedgerUnavailable
+
+
+async def totals(pool: Pool) -> tuple[int, int]:
+    """Tokens charged: by the ledger's rows, by the sums kept beside them."""
+    by_rows = await pool.fetchval("SELECT coalesce(sum(charged_tokens), 0)::bigint FROM ledger")
+    kept = "SELECT coalesce(sum(settled_tokens), 0)::bigint FROM period_usage"
+    return by_rows, await pool.fetchval(kept)
+
+
+async def test_a_row_stands_in_the_ledger_as_it_was_given(
+    pool: Pool, ledger: PostgresLedger
+) -> None:
+    row = sample_row(
+        "1793500000123-7", stream=True, tag="quiz", cached_tokens=3, reasoning_tokens=4,
+        service_tier="flex", sdk_retry=1, upstream_id="chatcmpl-1", client_id="c-9",
+        from_packs=5, overdraft_tokens=6, shard=3, epoch=2, account_seq=99,
+    )  # fmt: skip
+    await ledger.book([row], [])
+    stored = dict((await pool.fetch("SELECT * FROM ledger"))[0])
+    assert str(stored.pop("event_id")) == row.event_id
+    assert stored.pop("period") == datetime(2026, 11, 1, tzinfo=UTC)
+    assert stored.pop("at") == datetime(2026, 11, 1, 2, 26, 40, 123_000, tzinfo=UTC)
+    for name, value in stored.items():
+        given: Any = getattr(row, name, getattr(row.event, name, None))
+        assert value == given, name
+
+
+async def test_second_booking_changes_nothing(pool: Pool, ledger: PostgresLedger) -> None:
+    rows = [sample_row("1-0"), sample_row("1-1", payer="bob")]
+    assert await ledger.book(rows, []) == BookReply(booked=rows, repeated=0, dead=0)
+    before = await pool.fetch("SELECT * FROM period_usage ORDER BY payer")
+    assert await ledger.book(rows, []) == BookReply(booked=[], repeated=2, dead=0)
+    assert await pool.fetch("SELECT * FROM period_usage ORDER BY payer") == before
+    assert await ledger.cursors() == {0: (1, "1-1")}
+
+
+async def test_sums_follow_from_new_rows_only(pool: Pool, ledger: PostgresLedger) -> None:
+    old, new = sample_row("1-0"), sample_row("2-0", charged_tokens=5, cost_nano_gbp=9)
+    await ledger.book([old], [])
+    reply = await ledger.book([old, new, new], [])
+    assert (reply.booked, reply.repeated) == ([new], 2)
+    kept = await pool.fetchrow("SELECT * FROM period_usage")
+    assert kept is not None
+    assert (kept["settled_tokens"], kept["cost_nano_gbp"], kept["rows"]) == (35, 709, 2)
+
+
+async def test_a_correction_is_summed_beside_what_it_corrects(
+    pool: Pool, ledger: PostgresLedger
+) -> None:
+    expired = sample_row("1-0", quality="estimated", outcome="expired")
+    late = replace(
+        expired, event_id=derived_rid(expired.event_id, "late"), kind="correction",
+        corrects=expired.event_id, charged_tokens=-12, stream_id="2-0",
+    )  # fmt: skip
+    await ledger.book([expired, late], [])
+    assert await totals(pool) == (18, 18)
+
+
+async def test_the_cursor_goes_to_the_highest_id_by_number(ledger: PostgresLedger) -> None:
+    given = [("9-0", "10-0"), ("10-0", "9-0"), ("5-9", "5-10"), ("1793500000000-0", "99999999-5")]
+    for shard, ids in enumerate(given):
+        await ledger.book([sample_row(stream_id, shard=shard) for stream_id in ids], [])
+    cursors = await ledger.cursors()
+    assert [cursors[shard][1] for shard in range(4)] == ["10-0", "10-0", "5-10", "1793500000000-0"]
+
+
+async def test_the_cursor_never_goes_back(ledger: PostgresLedger) -> None:
+    await ledger.book([sample_row("10-0", epoch=2), sample_row("3-0", shard=5)], [])
+    await ledger.book([sample_row("9-9", epoch=1)], [])
+    assert await ledger.cursors() == {0: (2, "10-0"), 5: (1, "3-0")}
+
+
+async def test_dead_entries_are_kept_raw_and_pass_the_cursor(
+    pool: Pool, ledger: PostgresLedger
+) -> None:
+    dead = DeadEntry(0, "4-0", b"\xff\x00 not json", b"1 2", "no \x00 event \ud800" + "x" * 9999)
+    row = sample_row("3-0")
+    assert await ledger.book([row], [dead]) == BookReply(booked=[row], repeated=0, dead=1)
+    assert await ledger.cursors() == {0: (1, "4-0")}
+    stored = (await pool.fetch("SELECT * FROM ledger_dead"))[0]
+    assert (stored["event_json"], stored["script_part"]) == (dead.event_json, dead.script_part)
+    assert stored["reason"].startswith("no \\0 event \\ud800x")
+    assert (await ledger.book([], [dead])).dead == 0
+    reused_id = replace(dead, event_json=b"another")
+    assert (await ledger.book([], [reused_id])).dead == 1
+
+
+BAD_ROWS: dict[str, dict[str, Any]] = {
+    "invalid byte sequence": {"tag": "a\0b"},
+    "int16": {"status": 70_000},
+    "int32": {"epoch": 2**40},
+    "int64": {"prompt_tokens": 2**63},
+    "bigint out of range": {"charged_tokens": 2**63 - 1},  # alone it fits, its sum does not
+    "ledger_kind_check": {"kind": "gift"},
+    "ledger_outcome_check": {"outcome": "lost"},
+    "invalid UUID": {"event_id": "not-a-uuid"},
+    "index row": {"payer": "".join(chr(33 + n * n % 9000) for n in range(9000))},
+    "out of range": {"period_ms": 10**18},
+}
+
+
+async def test_bad_rows_are_buried_alone_each_with_its_reason(
+    pool: Pool, ledger: PostgresLedger
+) -> None:
+    rows = [sample_row(f"1-{n}") for n in range(100)]
+    for n, change in enumerate(BAD_ROWS.values()):
+        rows[9 + 9 * n] = sample_row(f"1-{9 + 9 * n}", **change)
+    rows[99] = sample_row("1-99", kind="gift", epoch=7)
+    good = [row for n, row in enumerate(rows) if n % 9 or n == 0]
+    assert await ledger.book(rows, []) == BookReply(booked=good, repeated=0, dead=11)
+    assert await ledger.cursors() == {0: (1, "1-99")}
+    assert await totals(pool) == (89 * 30, 89 * 30)
+    reasons = await pool.fetch(
+        "SELECT reason FROM ledger_dead ORDER BY stream_position(stream_id) LIMIT 10"
+    )
+    for expected, record in zip(BAD_ROWS, reasons, strict=True):
+        assert expected in record["reason"]
+    assert await ledger.book(rows, []) == BookReply(booked=[], repeated=89, dead=0)
+
+
+async def test_a_batch_of_nothing_but_bad_rows_passes(pool: Pool, ledger: PostgresLedger) -> None:
+    rows = [sample_row(f"1-{n}", status=70_000) for n in range(5)]
+    assert await ledger.book(rows, []) == BookReply(booked=[], repeated=0, dead=5)
+    assert await ledger.cursors() == {0: (0, "1-4")}
+    assert await totals(pool) == (0, 0)
+
+
+def test_a_buried_row_can_be_read_again() -> None:
+    row = sample_row("7-1", charged_tokens=11, from_packs=2, overdraft_tokens=3, epoch=4)
+    late = replace(
+        row, event_id=derived_rid(row.event_id, "late"), kind="correction",
+        corrects=row.event_id, charged_tokens=4, cost_nano_gbp=-8,
+    )  # fmt: skip
+    for buried in (row, late):
+        dead = dead_entry(buried, "because")
+        again = ledger_row(dead.shard, dead.stream_id, dead.event_json, dead.script_part)
+        assert again == buried
+
+
+async def test_two_drainers_at_once_book_each_row_once(
+    pool: Pool, ledger: PostgresLedger, ledger_url: str
+) -> None:
+    rows = [sample_row(f"{n}-0", payer=f"user{n % 7}") for n in range(1, 201)]
+    batches = [rows[n : n + 20] for n in range(0, 200, 20)]
+    other = PostgresLedger(pool, ledger_url)
+    forwards = [ledger.book(batch, []) for batch in batches]
+    backwards = [other.book(batch[::-1], []) for batch in batches]
+    replies = await asyncio.gather(*forwards, *backwards)
+    assert sum(len(reply.booked) for reply in replies) == 200
+    assert sum(reply.repeated for reply in replies) == 200
+    assert await totals(pool) == (6000, 6000)
+    assert await ledger.cursors() == {0: (1, "200-0")}
+
+
+async def test_the_ledger_is_append_only_for_its_owner_too(
+    pool: Pool, ledger: PostgresLedger
+) -> None:
+    await ledger.prepare_partitions(NOVEMBER_MS)
+    await ledger.book([sample_row()], [])
+    for change in (
+        "UPDATE ledger SET charged_tokens = 0",
+        "DELETE FROM ledger",
+        "TRUNCATE ledger",
+        "DELETE FROM ledger_2026_11",
+        "TRUNCATE ledger_2026_11",
+        "TRUNCATE ledger_default",
+    ):
+        with pytest.raises(asyncpg.RestrictViolationError, match="never edited"):
+            await pool.execute(change)
+    assert await totals(pool) == (30, 30)
+
+
+@pytest.fixture
+async def table_lock(ledger_url: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    """Holds `ledger` so that booking must wait; ends with its connection."""
+    holder = await asyncpg.connect(ledger_url)
+    await holder.execute("BEGIN; LOCK TABLE ledger IN ACCESS EXCLUSIVE MODE")
+    yield holder
+    holder.terminate()
+
+
+async def test_a_lock_is_given_up_in_time_and_nothing_changed(
+    ledger_url: str, pool: Pool, table_lock: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    impatient = await open_pool(ledger_url, Timeouts(lock_ms=50))
+    ledger, row = PostgresLedger(impatient, ledger_url), sample_row("1-0")
+    try:
+        with pytest.raises(LedgerUnavailable, match="lock timeout"):
+            await ledger.book([row], [])
+        await table_lock.execute("COMMIT")
+        assert await totals(pool) == (0, 0)
+        assert await ledger.cursors() == {}
+        assert (await ledger.book([row], [])).booked == [row]
+    finally:
+        impatient.terminate()
+
+
+async def test_a_connection_killed_while_booking_loses_and_doubles_nothing(
+    pool: Pool, ledger: PostgresLedger, table_lock: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    row = sample_row("1-0")
+    booking = asyncio.ensure_future(ledger.book([row], []))
+    waiting = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+    await until(lambda: pool.fetchval(waiting))
+    with pytest.raises(LedgerUnavailable):
+        await booking
+    await table_lock.execute("COMMIT")
+    assert (await ledger.book([row], [])).booked == [row]
+    assert await totals(pool) == (30, 30)
+
+
+async def test_idle_connections_that_the_server_dropped_are_replaced(
+    ledger_url: str, ledger: PostgresLedger
+) -> None:
+    killer = await asyncpg.connect(ledger_url)
+    await killer.execute(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    await killer.close()
+    row = sample_row()
+    try:
+        reply = await ledger.book([row], [])
+    except LedgerUnavailable:  # the loss was noticed only by writing; a repetition is the rule
+        reply = await ledger.book([row], [])
+    assert reply.booked == [row]
+
+
+async def test_money_is_shown_in_pounds_exactly(pool: Pool, ledger: PostgresLedger) -> None:
+    await ledger.book([sample_row("1-0", cost_nano_gbp=1), sample_row("2-0")], [])
+    shown = await pool.fetch("SELECT cost_gbp::text FROM ledger_gbp ORDER BY ledger_gbp.cost_gbp")
+    assert [row["cost_gbp"] for row in shown] == ["0.000000001", "0.000000700"]
+    model = await pool.fetchrow("SELECT model, rows, charged_tokens, cost_gbp FROM usage_by_model")
+    assert model is not None
+    assert tuple(model) == ("gpt-4o-mini", 2, 60, Decimal("0.000000701"))
+
+
+async def partitions_of(pool: Pool) -> set[str]:
+    children = (
+        "SELECT inhrelid::regclass::text AS name FROM pg_inherits"
+        " WHERE inhparent = 'ledger'::regclass"
+    )
+    return {row["name"] for row in await pool.fetch(children)}
+
+
+async def test_partitions_are_made_ahead_by_two_processes_at_once(
+    pool: Pool, ledger: PostgresLedger
+) -> None:
+    may_2031 = int(datetime(2031, 5, 31, 23, 59, tzinfo=UTC).timestamp() * 1000)
+    before = await partitions_of(pool)
+    await asyncio.gather(*(ledger.prepare_partitions(may_2031) for _ in range(4)))
+    made = await partitions_of(pool) - before
+    assert made == {f"ledger_2031_0{month}" for month in (4, 5, 6, 7, 8)}
+
+
+async def test_a_month_nobody_prepared_is_caught_by_the_net(
+    pool: Pool, ledger: PostgresLedger
+) -> None:
+    far_ms = int(datetime(2035, 2, 10, tzinfo=UTC).timestamp() * 1000)
+    await ledger.book([sample_row("1-0", period_ms=far_ms)], [])
+    assert await pool.fetchval("SELECT count(*) FROM ledger_default") == 1
+    await ledger.prepare_partitions(far_ms)
+    made = await partitions_of(pool)
+    assert "ledger_2035_03" in made
+    assert "ledger_2035_02" not in made
+    await ledger.book([sample_row("2-0", period_ms=far_ms)], [])
+    assert await totals(pool) == (60, 60)
+
+
+async def test_rows_of_one_batch_may_lie_in_several_periods(
+    pool: Pool, ledger: PostgresLedger
+) -> None:
+    def in_period(stream_id: str, period_ms: int) -> LedgerRow:
+        return sample_row(stream_id, period_ms=period_ms)
+
+    await ledger.book([in_period("1-0", OCTOBER_MS), in_period("2-0", NOVEMBER_MS)], [])
+    kept = await pool.fetch("SELECT period, settled_tokens FROM period_usage ORDER BY period")
+    assert [(row["period"].month, row["settled_tokens"]) for row in kept] == [(10, 30), (11, 30)]

@@ -1,0 +1,120 @@
+"""Exports and sums over the whole ledger."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+from ledger_samples import NOVEMBER_MS, OCTOBER_MS, sample_row
+
+from gateway.adapters.postgres.connection import Pool
+from gateway.adapters.postgres.directory import PostgresDirectory
+from gateway.adapters.postgres.ledger import PostgresLedger
+from gateway.adapters.postgres.reports import Charge, ExportFilter, PostgresReports, UserUsage
+from gateway.core.rid import derived_rid, make_rid
+from gateway.ports.ledger import Adjustment
+
+
+async def export(pool: Pool, wanted: ExportFilter) -> list[dict[str, object]]:
+    return [entry async for entry in PostgresReports(pool).export(wanted)]
+
+
+async def test_an_export_is_in_order_and_goes_on_where_it_stopped(
+    pool: Pool, ledger: PostgresLedger
+) -> None:
+    ids = [make_rid(NOVEMBER_MS + n, b"x" * 10) for n in range(1200)]
+    rows = [
+        sample_row(f"{NOVEMBER_MS + n}-0", event_id=rid, user_id=f"user{n % 3}",
+                   period_ms=(OCTOBER_MS, NOVEMBER_MS)[n % 2])
+        for n, rid in enumerate(ids)
+    ]  # fmt: skip
+    await ledger.book(rows[::-1], [])
+    entries = await export(pool, ExportFilter())
+    assert [entry["event_id"] for entry in entries] == ids
+    rest = await export(pool, ExportFilter(after_event_id=ids[999]))
+    assert [entry["event_id"] for entry in rest] == ids[1000:]
+    range_ms = ExportFilter(user_id="user1", from_ms=NOVEMBER_MS + 1, until_ms=NOVEMBER_MS + 7)
+    assert [entry["event_id"] for entry in await export(pool, range_ms)] == [ids[1], ids[4]]
+
+
+async def test_an_exported_entry_is_plain_values_under_the_columns_names(
+    pool: Pool, ledger: PostgresLedger
+) -> None:
+    row = sample_row(f"{NOVEMBER_MS + 5}-0")
+    await ledger.book([row], [])
+    (entry,) = await export(pool, ExportFilter())
+    columns = await pool.fetch(
+        "SELECT column_name FROM information_schema.columns WHERE table_name = 'ledger'"
+    )
+    assert set(entry) == {column["column_name"] for column in columns}
+    assert (entry["at"], entry["period"]) == (
+        "2026-11-01T00:00:00.005Z",
+        "2026-11-01T00:00:00.000Z",
+    )
+    assert (entry["event_id"], entry["cost_nano_gbp"]) == (row.event_id, 700)
+    assert json.loads(json.dumps(entry)) == entry
+
+
+async def test_a_reader_may_stop_early_and_the_connection_is_free_again(
+    pool: Pool, ledger: PostgresLedger
+) -> None:
+    await ledger.book([sample_row(f"1-{n}") for n in range(600)], [])
+    entries = PostgresReports(pool).export(ExportFilter())
+    assert await anext(entries)
+    await entries.aclose()
+    assert pool.get_idle_size() == pool.get_size()
+
+
+async def test_usage_by_user_sums_each_period_and_counts_each_ending(
+    pool: Pool, ledger: PostgresLedger, directory: PostgresDirectory
+) -> None:
+    await directory.create_user("ann", "free", 1, "UTC")
+    gift = Adjustment(make_rid(1, b"0123456789"), "ann", NOVEMBER_MS, 99, "r", "sue")
+    await directory.adjust(gift)
+    expired = sample_row("2-0", quality="estimated", outcome="expired")
+    late = replace(
+        expired, event_id=derived_rid(expired.event_id, "late"), kind="correction",
+        corrects=expired.event_id, charged_tokens=-12, cost_nano_gbp=-1, stream_id="3-0",
+    )  # fmt: skip
+    bob = sample_row("4-0", user_id="bob", payer="team", period_ms=OCTOBER_MS)
+    await ledger.book([sample_row("1-0"), expired, late, bob], [])
+    of_ann, of_bob = await PostgresReports(pool).usage_by_user()
+    assert of_ann == UserUsage(
+        user_id="ann", payer="ann", period_start_ms=NOVEMBER_MS, rows=4, charged_tokens=48,
+        adjusted_tokens=99, prompt_tokens=30, output_tokens=60, cost_nano_gbp=1399,
+        qualities=Counter(measured=1, estimated=2), outcomes=Counter(done=1, expired=2),
+    )  # fmt: skip
+    assert (of_bob.user_id, of_bob.payer, of_bob.period_start_ms) == ("bob", "team", OCTOBER_MS)
+
+
+async def test_charges_come_page_by_page_with_the_rid_they_belong_to(
+    pool: Pool, ledger: PostgresLedger
+) -> None:
+    call = sample_row("1-0")
+    late = replace(
+        call, event_id=derived_rid(call.event_id, "late"), kind="correction",
+        corrects=call.event_id, charged_tokens=-12, stream_id="2-0",
+    )  # fmt: skip
+    await ledger.book([call, late], [])
+    reports = PostgresReports(pool)
+    first = await reports.charges(None, 1)
+    second = await reports.charges(first[0].event_id, 10)
+    assert await reports.charges(second[0].event_id, 10) == []
+    found = {charge.event_id: charge for charge in (*first, *second)}
+    assert found == {
+        row.event_id: Charge(
+            row.event_id, call.event_id, "ann", 10, 20, row.charged_tokens, "measured", "done"
+        )
+        for row in (call, late)
+    }
+
+
+async def test_every_query_in_the_documentation_runs(pool: Pool) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "ledger.md").read_text("utf-8")
+    queries = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
+    assert len(queries) >= 5
+    for query in queries:
+        assert await pool.fetch(query) == []
