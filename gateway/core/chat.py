@@ -51,10 +51,11 @@ def judge_chat(raw: bytes) -> ChatRequest:
     """Read a chat request; Refused when it is malformed or asks for what is not available."""
     body = read_object(raw)
     for name in _UNSUPPORTED:
-        if body.get(name):
+        # An empty object counts as asking: `web_search_options: {}` is how a search is switched on.
+        if body.get(name) is not None and body[name] is not False:
             raise _unsupported(name, "is not available through this gateway")
-    if "audio" in (body.get("modalities") or ()):
-        raise _unsupported("modalities", "with audio is not available through this gateway")
+    if body.get("modalities") not in (None, ["text"]):
+        raise _unsupported("modalities", "other than text are not available through this gateway")
     model = body.get("model")
     if not isinstance(model, str) or not model:
         raise _invalid("model", "a model's name")

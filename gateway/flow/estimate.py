@@ -7,7 +7,7 @@ What comes out is never called measured.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from gateway.core.answer import Usage
 from gateway.core.hold import Hold
@@ -21,16 +21,15 @@ class Estimator:
         self._tokenizer = tokenizer
         self._encodings = encodings
 
-    def count_now(self, model: str, texts: Sequence[str]) -> int:
-        """Tokens of the texts put together, on the caller's thread."""
-        return self._tokenizer.count("".join(texts), self._encodings[model])
+    def counter(self, model: str) -> Callable[[str], int]:
+        """Counts a text in the model's vocabulary, on the caller's thread."""
+        encoding = self._encodings[model]
+        return lambda text: self._tokenizer.count(text, encoding)
 
     async def usage(self, hold: Hold, texts: Sequence[str]) -> Usage:
         """Usage of an answer: the prompt as it was counted for the hold, plus these texts."""
-        if is_large(sum(map(len, texts))):
-            output = await asyncio.to_thread(self.count_now, hold.model, texts)
-        else:
-            output = self.count_now(hold.model, texts)
+        count, text = self.counter(hold.model), "".join(texts)
+        output = await asyncio.to_thread(count, text) if is_large(len(text)) else count(text)
         return Usage(
             prompt_tokens=hold.prompt_tokens,
             cached_tokens=0,

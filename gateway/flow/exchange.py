@@ -99,8 +99,8 @@ class Exchange:
         if source.head.status >= 300:
             await self._relay_error(admitted, source, answer)
         elif source.head.content_type.startswith(_STREAM_TYPE):
-            relay = Relay(admitted, entry, call.request.asked_usage)
-            await relay.run(source, answer, _head(admitted, source), self._services)
+            relay = Relay(admitted, entry, source, self._services, call.request.asked_usage)
+            await relay.run(answer, _head(admitted, source))
         else:
             await self._relay_whole(admitted, source, answer)
 

@@ -11,10 +11,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from gateway.core.answer import Chunk, Usage, believe, hide_chunk, read_chunk
+from gateway.core.answer import Usage
 from gateway.core.event import Outcome, Quality
 from gateway.core.hold import Ending
-from gateway.core.sse import SseEvent, SseReader, SseTooLarge
+from gateway.core.observed_stream import ObservedStream
+from gateway.core.sse import SseTooLarge
 from gateway.flow.admit import Admitted
 from gateway.flow.estimate import Estimator
 from gateway.flow.open_holds import OpenHold
@@ -23,6 +24,8 @@ from gateway.flow.stream_words import broken_event, closing_events
 from gateway.flow.terms import Terms
 from gateway.ports.answer import Answer, AnswerHead, ClientGone
 from gateway.ports.upstream import UpstreamAnswer, UpstreamBroke, UpstreamSilent
+
+_BROKEN = (UpstreamBroke, UpstreamSilent, SseTooLarge)
 
 
 class Drains:
@@ -39,6 +42,7 @@ class Drains:
         return True
 
     def give_back(self) -> None:
+        """The place is free again."""
         self._left += 1
 
 
@@ -55,129 +59,96 @@ class RelayServices:
 class Relay:
     """One stream. Call `run` once; afterwards the hold is settled, whatever happened."""
 
-    def __init__(self, admitted: Admitted, entry: OpenHold, asked_usage: bool) -> None:
-        self._admitted = admitted
+    def __init__(
+        self,
+        admitted: Admitted,
+        entry: OpenHold,
+        source: UpstreamAnswer,
+        services: RelayServices,
+        client_asked_usage: bool,
+    ) -> None:
+        self._hold = admitted.hold
         self._entry = entry
-        self._asked_usage = asked_usage
-        self._reader = SseReader()
-        self._texts: list[str] = []
-        self._usage: Usage | None = None
-        self._service_tier: str | None = None
-        self._completion_id = ""
-        self._errored = False
+        self._source = source
+        self._services = services
+        self._stream = ObservedStream(
+            client_asked_usage, services.estimator.counter(admitted.hold.model)
+        )
         self._settled = False
 
-    async def run(
-        self, source: UpstreamAnswer, answer: Answer, head: AnswerHead, services: RelayServices
-    ) -> None:
+    async def run(self, answer: Answer, head: AnswerHead) -> None:
         """Relay to the end. Raises nothing that belongs to the client or the upstream."""
-        estimator = services.estimator
-        self._entry.progress = lambda: estimator.count_now(
-            self._admitted.hold.model, list(self._texts)
-        )
-        chunks = source.chunks()
+        self._entry.progress = self._stream.written_tokens
+        chunks = self._source.chunks()
         outcome: Outcome = "done"
-        texts = self._texts
+        relayed_tokens: int | None = None
         try:
             await answer.begin(head)
-            await self._relay(chunks, source, answer, services)
+            await self._relay(chunks, answer)
         except ClientGone:
-            outcome, texts = "client_gone", list(self._texts)
-            await self._drain(chunks, services)
+            outcome, relayed_tokens = "client_gone", self._stream.written_tokens()
+            await self._drain(chunks)
         finally:
-            await self._settle(source, services, outcome, texts)
+            await self._settle(outcome, relayed_tokens)
 
-    async def _relay(
-        self,
-        chunks: AsyncIterator[bytes],
-        source: UpstreamAnswer,
-        answer: Answer,
-        services: RelayServices,
-    ) -> None:
+    async def _relay(self, chunks: AsyncIterator[bytes], answer: Answer) -> None:
         try:
             async for data in chunks:
-                visible, is_done = self._observe(self._reader.feed(data))
-                if is_done:
-                    await self._settle(source, services, "done", self._texts)
+                visible = self._stream.feed(data)
+                if self._stream.is_done:
+                    await self._settle("done")
                 if visible:
                     await answer.write(visible)
                 if self._entry.over:
-                    await self._settle(source, services, "done", self._texts)
-                    await answer.write(closing_events(self._completion_id, self._admitted.hold))
+                    await self._settle("done")
+                    await answer.write(closing_events(self._stream.completion_id, self._hold))
                     break
-            tail = self._reader.flush()
-            visible, _ = self._observe([tail] if tail else [])
-            await self._settle(source, services, "done", self._texts)
-            if visible:
-                await answer.write(visible)
-        except (UpstreamBroke, UpstreamSilent, SseTooLarge) as error:
-            self._errored = True
-            await self._settle(source, services, "upstream_error", self._texts)
+            rest = self._stream.finish()
+            await self._settle("done")
+            if rest:
+                await answer.write(rest)
+        except _BROKEN as error:
+            await self._settle("upstream_error")
             await answer.write(broken_event(error))
         await answer.end()
 
-    async def _drain(self, chunks: AsyncIterator[bytes], services: RelayServices) -> None:
+    async def _drain(self, chunks: AsyncIterator[bytes]) -> None:
         """Read on for the usage, for nobody, within the bounds of the configuration."""
-        if self._settled or self._usage is not None or not services.drains.take():
+        if self._settled or self._stream.usage or not self._services.drains.take():
             return
         try:
-            async with asyncio.timeout(services.terms.drain_s):
+            async with asyncio.timeout(self._services.terms.drain_s):
                 async for data in chunks:
-                    self._observe(self._reader.feed(data))
-                    if self._usage is not None or self._entry.over:
+                    self._stream.feed(data)
+                    if self._stream.usage or self._entry.over:
                         return
-        except (TimeoutError, UpstreamBroke, UpstreamSilent, SseTooLarge):
+        except (TimeoutError, *_BROKEN):
             return  # what was relayed is charged
         finally:
-            services.drains.give_back()
+            self._services.drains.give_back()
 
-    def _observe(self, events: list[SseEvent]) -> tuple[bytes, bool]:
-        """(the bytes the client may see, whether the stream's last event is among them)."""
-        visible: list[bytes] = []
-        is_done = False
-        for event in events:
-            if event.data is None:  # a comment, which some upstreams send to keep a stream open
-                visible.append(event.raw)
-                continue
-            chunk = read_chunk(event.data)
-            self._note(chunk)
-            is_done = is_done or chunk.is_done
-            if not hide_chunk(chunk, self._asked_usage):
-                visible.append(event.raw)
-        return b"".join(visible), is_done
-
-    def _note(self, chunk: Chunk) -> None:
-        self._texts.extend(chunk.texts())
-        self._usage = chunk.usage or self._usage
-        self._service_tier = chunk.service_tier or self._service_tier
-        self._completion_id = chunk.id or self._completion_id
-        self._errored = self._errored or chunk.is_error
-
-    async def _settle(
-        self,
-        source: UpstreamAnswer,
-        services: RelayServices,
-        outcome: Outcome,
-        texts: list[str],
-    ) -> None:
+    async def _settle(self, outcome: Outcome, relayed_tokens: int | None = None) -> None:
+        """End the hold, once. Without usage, the prompt and what was relayed are charged."""
         if self._settled:
             return
         self._settled = True
-        quality: Quality = "measured"
-        if self._errored:
+        if self._stream.has_error:
             outcome = "upstream_error"
-        usage = believe(self._usage, wrote_text=bool(texts))
+        usage = self._stream.usage
+        quality: Quality = "measured"
         if usage is None:
+            if relayed_tokens is None:
+                relayed_tokens = self._stream.written_tokens()
+            usage = Usage(self._hold.prompt_tokens, 0, relayed_tokens, 0)
             quality = "estimated" if outcome == "done" else "partial"
-            usage = await services.estimator.usage(self._admitted.hold, texts)
-        await services.settlements.settle(
-            self._admitted.hold,
+        await self._services.settlements.settle(
+            self._hold,
             Ending(
                 usage=usage,
                 quality=quality,
                 outcome=outcome,
-                status=source.head.status,
-                service_tier=self._service_tier,
-                upstream_id=source.head.upstream_id,
+                status=self._source.head.status,
+                service_tier=self._stream.service_tier,
+                upstream_id=self._source.head.upstream_id,
             ),
         )

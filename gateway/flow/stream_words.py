@@ -28,7 +28,7 @@ def broken_event(error: Exception) -> bytes:
     return b"data: " + _encode({"error": body}) + b"\n\n"
 
 
-def closing_events(completion_id: str, hold: Hold) -> bytes:
+def closing_events(completion_id: str | None, hold: Hold) -> bytes:
     """Ends a stream whose hold is over as a model ends one that reached its cap."""
     choices: list[dict[str, object]] = [
         {"index": index, "delta": {}, "logprobs": None, "finish_reason": "length"}

@@ -123,7 +123,14 @@ class Proxy:
             client_id=client_id_of(request),
         )
         answer = HttpAnswer(request, self._settings.plan.thresholds_percent)
-        await self._exchange.run(call, answer)
+        try:
+            await self._exchange.run(call, answer)
+        except Exception:
+            if not answer.response.prepared:
+                raise
+            # Half an answer is out: nothing can be said any more but that it is broken.
+            _log.exception("request %s failed in its stream", rid)
+            answer.cut()
         return answer.response
 
     def _models(
@@ -158,7 +165,10 @@ class Proxy:
         if terms.source == "gateway":
             self._metrics.decided(tier, route_name, "refused", terms.code)
         _log.info("refused %s: %s %s (tier %s)", rid, terms.status, terms.code, tier)
-        return refusal_response(refused, rid, self._settings.plan.thresholds_percent)
+        response = refusal_response(refused, rid, self._settings.plan.thresholds_percent)
+        if self.draining:
+            response.force_close()  # its client should find another gateway
+        return response
 
 
 class HttpAnswer:
@@ -183,6 +193,11 @@ class HttpAnswer:
             await self.response.prepare(self._request)
         except _GONE as error:
             raise ClientGone from error
+
+    def cut(self) -> None:
+        """Drop the connection, so that the client sees that the answer is not whole."""
+        if self._request.transport is not None:
+            self._request.transport.abort()
 
     async def write(self, data: bytes) -> None:
         try:
