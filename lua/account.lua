@@ -1,11 +1,11 @@
 -- purpose: the account prelude; the loader puts it in front of each script that names it.
 -- promise: one reading of the clock and of the account a call; nothing is written here.
--- PROVIDES: NONE, whole(n), amount(text), server_ms(clock, test_now), read_account(key),
---           in_force(account, epoch), roll(account, now, starts, ends), used_tokens(account),
---           newest_id(outbox_key)
+-- PROVIDES: NONE, whole(number), amount(text), signed(text), server_ms(clock, test_now),
+--           read_account(key), in_force(account, epoch), roll(account, now, starts, ends),
+--           used_tokens(account), newest_id(outbox_key)
 -- invariants: amounts are integers below 2^53, kept as text without exponent; a period never goes
 --             back; only a period that is over gives way to the next one.
--- cost: one TIME, one HMGET of 14 fields.
+-- cost: one TIME, one HMGET of 14 fields; the newest id one EXISTS, one XINFO.
 
 local NONE = ''
 
@@ -13,13 +13,18 @@ local function whole(number)
   return string.format('%.0f', number)
 end
 
--- A non-negative integer from an argument, or nil: callers refuse before they write anything.
-local function amount(text)
+-- An integer from an argument, or nil: callers refuse before they write anything.
+local function signed(text)
   local number = tonumber(text)
-  if number and number >= 0 and number < 9007199254740992 and number % 1 == 0 then
+  if number and math.abs(number) < 9007199254740992 and number % 1 == 0 then
     return number
   end
   return nil
+end
+
+local function amount(text)
+  local number = signed(text)
+  return number and number >= 0 and number or nil
 end
 
 -- Milliseconds by the server. Another clock is accepted only where meta says so (tests).

@@ -21,6 +21,6 @@ if not head then
 end
 local now = server_ms(false, NONE)
 progress = math.max(progress, tonumber(reached))
+redis.call('ZADD', leases_key, whole(now + lease_ms), member) -- first: only this may still fail
 redis.call('HSET', holds_key, rid, head .. ' ' .. whole(progress) .. ' ' .. tail)
-redis.call('ZADD', leases_key, whole(now + lease_ms), member)
 return { 1, rid }

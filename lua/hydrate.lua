@@ -11,12 +11,13 @@
 --          3 finished · 0 another finished first · -1 meta missing
 -- invariants: `y` = "<token> <stream id>" marks an account whose sums are still in the ledger only;
 --             the sums of events up to that id are added once, by whoever holds the token.
--- cost: TIME, 2 HMGET, and 1 XINFO, 1 DEL, 1 HSET at most. No loop.
+-- cost: TIME, 2 HMGET, and to finish 1 HSET, 1 HDEL; to begin 1 EXISTS, 1 XINFO, 1 HGETALL, 1 DEL,
+--       1 HSET, and 1 HDEL a hold of an older epoch: the one loop.
 
 local meta_key, account_key, holds_key, outbox_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local step, starts, ends, token = ARGV[1], amount(ARGV[2]), amount(ARGV[3]), ARGV[4]
-local settled, adjusted = tonumber(ARGV[5]), tonumber(ARGV[6])
-local cost, rev = tonumber(ARGV[7]), amount(ARGV[8])
+local settled, adjusted = signed(ARGV[5]), signed(ARGV[6])
+local cost, rev = signed(ARGV[7]), amount(ARGV[8])
 if not (starts and ends and settled and adjusted and cost and rev)
    or (step ~= 'begin' and step ~= 'finish') then
   return redis.error_reply('ERR hydrate: an argument is not of its kind')
@@ -58,7 +59,15 @@ end
 
 local newest = newest_id(outbox_key)
 token = whole(epoch) .. ':' .. whole(now) .. ':' .. newest
-redis.call('DEL', account_key, holds_key)
+-- Open holds of an older epoch mean nothing any more. Kept endings stay: without them a repeated
+-- settlement would count a second time.
+local kept = redis.call('HGETALL', holds_key)
+for place = 1, #kept, 2 do
+  if string.sub(kept[place + 1], 1, 2) == 'h ' then
+    redis.call('HDEL', holds_key, kept[place])
+  end
+end
+redis.call('DEL', account_key)
 redis.call('HSET', account_key, 'e', whole(epoch), 'r', '0', 'ps', whole(starts),
            'pe', whole(ends), 's', '0', 'adj', '0', 'h', '0', 'n', '0', 'g', '0', 'q', '0',
            'al', '0', 'lps', '0', 'ls', '0', 'y', token .. ' ' .. newest)

@@ -8,10 +8,11 @@
 --       4 period start ms · 5 period end ms · 6 allowance, tokens · 7 prompt, tokens
 --       8 output wanted a choice, tokens · 9 least output a choice, tokens · 10 choices
 --       11 lease ms · 12 tail (JSON) · 13 now ms (only where meta says clock = test), else ''
--- RETURNS: code, rid, output granted a choice, hold, used, held, limit, packs, period start,
---          period end, now, revision, epoch. Codes: 1 held · 2 held before · -1 meta missing
---          -2 account missing or being hydrated · -3 other revision · -4 caller's period is not now
---          -5 this rid was released unseen · -10 month used up · -11 fits once open holds end
+-- RETURNS: code, rid, output granted a choice, hold, used, held, limit, packs, period start
+--          (the hold's), period end, now, revision, epoch. Codes: 1 held · 2 held before
+--          -1 meta missing · -2 account missing or being hydrated · -3 other revision
+--          -4 caller's period is not now · -5 this rid has ended · -10 month used up
+--          -11 fits once open holds end
 -- invariants: settled + adjusted + held <= limit after a grant; held = sum of open holds; one lease
 --             a hold. A further limit is one more check between "the month" and "the grant".
 -- cost: TIME, 2 HMGET, 1 HGET, and for a grant 2 HSET, 1 ZADD. No loop.
@@ -49,10 +50,11 @@ end
 
 local before = redis.call('HGET', holds_key, rid)
 if before then
-  local output, hold = string.match(before, '^h (%d+) (%d+) ')
+  local output, hold, period = string.match(before, '^h (%d+) (%d+) (%d+) ')
   if not output then
     return answer(-5, 0, 0, account)
   end
+  account.starts = tonumber(period) -- a hold stays in the period it was made in
   return answer(2, tonumber(output), tonumber(hold), account)
 end
 if account.rev ~= rev then
@@ -76,9 +78,9 @@ end
 local output = math.min(wanted, math.floor((room - prompt) / choices))
 local hold = prompt + output * choices
 account.held, account.open = account.held + hold, account.open + 1
+redis.call('ZADD', leases_key, whole(now + lease_ms), member) -- first: only this may still fail
 redis.call('HSET', holds_key, rid, table.concat(
   { 'h', whole(output), whole(hold), whole(account.starts), whole(now), '0', tail }, ' '))
-redis.call('ZADD', leases_key, whole(now + lease_ms), member)
 local fields = { 'h', whole(account.held), 'n', whole(account.open), 'al', whole(limit) }
 if account.rolled then
   for _, item in ipairs({ 'ps', account.starts, 'pe', account.ends, 's', 0, 'adj', 0, 'g', 0,

@@ -16,7 +16,8 @@
 --             Kept endings: "v" released unseen, 60 s (a reserve that comes late finds it);
 --             "x tokens nano_gbp" expired, 24 h (a settle that comes late corrects it);
 --             "d" booked late, 24 h (its repetition finds it).
--- cost: TIME, 2 HMGET, 1 HGET, 1 XADD, 1 HSET, 1 HDEL, 1 ZREM. No loop.
+-- cost: TIME, 2 HMGET, 1 HGET, 1 XADD, 1 HSET, 1 HDEL, 1 ZREM; an expiry also 1 ZSCORE, a kept
+--       ending 1 HSET and 1 ZADD. No loop.
 
 local meta_key, account_key, holds_key, leases_key, outbox_key, endings_key =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
@@ -43,42 +44,41 @@ local function answer(code, overdraft, stream_id)
   return { code, rid, used_tokens(a), a.held, a.allowance, overdraft or 0, stream_id or NONE }
 end
 
-local function keep_ending(text, keep_ms)
-  redis.call('HSET', holds_key, rid, text)
-  redis.call('ZADD', endings_key, whole(now + keep_ms), member)
-end
-
 if not meta[1] then
   return answer(-1)
 end
 local found = redis.call('HGET', holds_key, rid)
 local _, hold, period = string.match(found or NONE, '^h (%d+) (%d+) (%d+) ')
-hold, period = tonumber(hold), tonumber(period)
+hold, period = tonumber(hold), tonumber(period) or hold_period
 local booked, booked_cost = string.match(found or NONE, '^x (%d+) (%d+)$')
-booked, booked_cost = tonumber(booked), tonumber(booked_cost)
+local was, was_cost = tonumber(booked) or 0, tonumber(booked_cost) or 0
 
--- Writes that cannot fail come after the one that may (XADD), and write absolute values.
-local function save(charge_change, cost_change)
+-- Writes follow the one that may fail (XADD): absolute values, into keys that were read above. The
+-- sorted sets come last, so that a spoilt one cannot make a second charge.
+local function save(charge_change, cost_change, events)
   if not account then return end
-  if (period or hold_period) == account.starts then
+  if hold then
+    account.held, account.open = account.held - hold, account.open - 1
+  end
+  if period == account.starts then
     account.settled = account.settled + charge_change
     account.nano_gbp = account.nano_gbp + cost_change
-  elseif (period or hold_period) == account.last_starts then
+  elseif period == account.last_starts then
     account.last_settled = account.last_settled + charge_change
   end
   redis.call('HSET', account_key, 's', whole(account.settled), 'ls', whole(account.last_settled),
              'h', whole(account.held), 'n', whole(account.open), 'g', whole(account.nano_gbp),
-             'q', whole(account.seq))
+             'q', whole(account.seq + events))
 end
 
 if kind == 'release' then
   if hold then
-    account.held, account.open = account.held - hold, account.open - 1
-    save(0, 0)
+    save(0, 0, 0)
     redis.call('HDEL', holds_key, rid)
     redis.call('ZREM', leases_key, member)
   elseif not found then
-    keep_ending('v', UNSEEN_MS)
+    redis.call('ZADD', endings_key, whole(now + UNSEEN_MS), member)
+    redis.call('HSET', holds_key, rid, 'v')
   end
   return answer(4)
 end
@@ -98,23 +98,23 @@ end
 local overdraft = hold and math.max(0, charge - hold) or 0
 local seq = account and account.seq + 1 or 0
 local stream_id = redis.call('XADD', outbox_key, '*', 'e', event, 'b', table.concat({
-  whole(epoch), whole(seq), whole(period or hold_period), whole(hold or 0),
-  whole(charge - (booked or 0)), '0', whole(overdraft), whole(booked or 0),
-  whole(booked_cost or 0), booked and '1' or '0' }, ' '))
-if account then
-  account.seq = seq
-  if hold then
-    account.held, account.open = account.held - hold, account.open - 1
-  end
-end
-save(charge - (booked or 0), cost - (booked_cost or 0))
-redis.call('ZREM', leases_key, member)
+  whole(epoch), whole(seq), whole(period), whole(hold or 0), whole(charge - was), '0',
+  whole(overdraft), whole(was), whole(was_cost), booked and '1' or '0' }, ' '))
+-- Within an epoch, absent means ended; across epochs only a mark can tell.
+local ending = (not found or hold_epoch < epoch) and 'd'
 if kind == 'expire' then
-  keep_ending('x ' .. whole(charge) .. ' ' .. whole(cost), BOOKED_MS)
-elseif found then
-  redis.call('HDEL', holds_key, rid)
-  redis.call('ZREM', endings_key, member)
+  ending = 'x ' .. whole(charge) .. ' ' .. whole(cost)
+end
+if ending then
+  redis.call('HSET', holds_key, rid, ending)
 else
-  keep_ending('d', BOOKED_MS)
+  redis.call('HDEL', holds_key, rid)
+end
+save(charge - was, cost - was_cost, 1)
+redis.call('ZREM', leases_key, member)
+if ending then
+  redis.call('ZADD', endings_key, whole(now + BOOKED_MS), member)
+elseif booked then
+  redis.call('ZREM', endings_key, member)
 end
 return answer(booked and 2 or hold and 1 or 3, overdraft, stream_id)

@@ -7,7 +7,7 @@
 -- RETURNS: code, settled, adjusted, held, open holds, cost nano-GBP (text), period start, period
 --          end, revision, epoch, stream id. Codes: 1 read · 0 no account in force · -1 meta missing
 -- invariants: none of its own.
--- cost: 2 HMGET, 1 EXISTS, 1 XINFO. No loop.
+-- cost: 1 HGET, 1 HMGET, 1 EXISTS, 1 XINFO. No loop.
 
 local meta_key, account_key, outbox_key = KEYS[1], KEYS[2], KEYS[3]
 local epoch = redis.call('HGET', meta_key, 'e')

@@ -118,6 +118,7 @@ class EventError(ValueError):
 _encoder = msgspec.json.Encoder()
 _event_decoder = msgspec.json.Decoder(UsageEvent)
 _tail_decoder = msgspec.json.Decoder(HoldTail)
+_MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def encode_event(event: UsageEvent) -> bytes:
@@ -134,7 +135,7 @@ def decode_tail(raw: bytes) -> HoldTail:
     """The tail of a hold; EventError when it is not one."""
     try:
         return _tail_decoder.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _MALFORMED as error:
         raise EventError(f"hold tail: {error}") from error
 
 
@@ -148,17 +149,18 @@ def parse_script_part(raw: bytes) -> ScriptPart:
 
 def ledger_row(shard: int, stream_id: str, event_json: bytes, script_part: bytes) -> LedgerRow:
     """Join both parts of an outbox entry. The row's time is the stream id's: the server's clock."""
+    part = parse_script_part(script_part)
     try:
         event = _event_decoder.decode(event_json)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        # ValueError: what is corrected has no rid to derive one from.
+        event_id = derived_rid(event.event_id, "late") if part.is_correction else event.event_id
+    except (*_MALFORMED, ValueError) as error:
         raise EventError(f"event {event_json[:200]!r}: {error}") from error
-    part = parse_script_part(script_part)
-    corrects = event.event_id if part.is_correction else None
     return LedgerRow(
         event=event,
-        event_id=derived_rid(event.event_id, "late") if part.is_correction else event.event_id,
+        event_id=event_id,
         kind="correction" if part.is_correction else "usage",
-        corrects=corrects,
+        corrects=event.event_id if part.is_correction else None,
         period_ms=part.period_ms,
         at_ms=int(stream_id.split("-", 1)[0]),
         charged_tokens=event.charged_tokens - part.booked_tokens,

@@ -38,6 +38,7 @@ class Case(Enum):
     INVALID_API_KEY = Terms(401, "invalid_request_error", "invalid_api_key")
     MODEL_NOT_ALLOWED = Terms(403, "invalid_request_error", "model_not_allowed")
     ROUTE_NOT_AVAILABLE = Terms(404, "invalid_request_error", "route_not_available")
+    INVALID_HTTP = Terms(400, "invalid_request_error", "invalid_http")
     INVALID_JSON = Terms(400, "invalid_request_error", "invalid_json")
     INVALID_VALUE = Terms(400, "invalid_request_error", "invalid_value")
     UNSUPPORTED_PARAMETER = Terms(400, "invalid_request_error", "unsupported_parameter")

@@ -16,7 +16,7 @@ from gateway.core.rid import make_rid
 from gateway.flow.hydrate import Hydrator
 from gateway.ports.clock import Clock
 from gateway.ports.ledger import Adjustment, Conflict, Directory
-from gateway.ports.quota_store import QuotaStore, Snapshot, StoreUnavailable
+from gateway.ports.quota_store import EntitleCode, QuotaStore, Snapshot, StoreUnavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,9 @@ async def project(
     period = period_at(clock.now_ms(), identity.anchor_day, identity.zone)
     entitlement = await directory.entitlement(identity.payer, period.start_ms)
     if entitlement is not None:
-        await store.entitle(entitlement, period.end_ms)
-        await directory.mark_projected(identity.user_id, entitlement.rev)
+        code = await store.entitle(entitlement, period.end_ms)
+        if code is not EntitleCode.PERIOD:  # else our clock is ahead: the projection job comes back
+            await directory.mark_projected(identity.user_id, entitlement.rev)
 
 
 class Accounts:

@@ -91,8 +91,7 @@ class Admission:
 
     async def admit(self, call: Call) -> Admitted:
         """The hold, or Refused. A refused call holds nothing."""
-        identity = await self._stores.identities.of_key(call.key)
-        tier, model = self._allowed(identity, call.request.model)
+        identity, tier, model = await self._identify(call)
         prompt_tokens = await self._count_prompt(call, model)
         wanted, least = output_bounds(call.request, model)
         asked = Hold(
@@ -118,8 +117,18 @@ class Admission:
         except asyncio.CancelledError:
             spawn(self._stores.settlements.release(asked), f"release {asked.rid}")
             raise
-        except Refused as refused:
-            raise refused.of_tier(tier.name) from refused.__cause__
+
+    async def _identify(self, call: Call) -> tuple[Identity, Tier, Model]:
+        """Who calls, under which terms. A refusal here never reaches the store, which would find
+        out that what is remembered is old; so the ledger is asked once more before one."""
+        identity = await self._stores.identities.of_key(call.key)
+        try:
+            return identity, *self._allowed(identity, call.request.model)
+        except Refused:
+            if call.request.model not in self._terms.models:
+                raise  # no entitlement could change that
+            identity = await self._stores.identities.again(call.key)
+            return identity, *self._allowed(identity, call.request.model)
 
     async def _reserve(
         self, call: Call, identity: Identity, tier: Tier, asked: Hold, least: int
@@ -131,7 +140,7 @@ class Admission:
             if reply.code > 0:
                 return _admitted(asked, tier, reply)
             if reply.code in (ReserveCode.MONTH, ReserveCode.IN_FLIGHT):
-                raise month_refusal(reply, asked, least, self._terms)
+                raise month_refusal(reply, asked, least, self._terms).of_tier(tier.name)
             if reply.code is ReserveCode.NOT_READY:
                 await self._stores.shards.open(self._stores.shards.of(identity.payer))
             elif reply.code is ReserveCode.HYDRATE:

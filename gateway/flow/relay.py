@@ -99,14 +99,15 @@ class Relay:
                     await self._settle("done")
                 if visible:
                     await answer.write(visible)
-                if self._entry.over:
+                if self._entry.over and not self._stream.is_done:
                     await self._settle("done")
                     await answer.write(closing_events(self._stream.completion_id, self._hold))
                     break
-            rest = self._stream.finish()
-            await self._settle("done")
-            if rest:
-                await answer.write(rest)
+            else:
+                rest = self._stream.finish()
+                await self._settle("done")
+                if rest:
+                    await answer.write(rest)
         except _BROKEN as error:
             await self._settle("upstream_error")
             await answer.write(broken_event(error))

@@ -7,6 +7,8 @@ carry the key elsewhere.
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from gateway.core.refusal import Case, Refused
@@ -15,8 +17,8 @@ _EXHAUSTED_RETRY_S = 60  # somebody has to pay a bill first
 
 
 class _Error(msgspec.Struct):
-    code: str | int | None = None
-    type: str | None = None
+    code: Any = None
+    type: Any = None
 
 
 class _ErrorBody(msgspec.Struct):
@@ -52,6 +54,6 @@ def refusal_of(status: int, body: bytes) -> Refused | None:
 def _names_quota(body: bytes) -> bool:
     try:
         error = _decoder.decode(body).error
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return False
     return "insufficient_quota" in (error.code, error.type)

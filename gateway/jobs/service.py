@@ -32,6 +32,7 @@ async def run_forever(service: Step) -> None:
     """Run the service's steps until cancelled; only a fault that is not a store's is raised."""
     pause_s = _FIRST_PAUSE_S
     while True:
+        _stop_if_told()
         try:
             rest_s = await service.step()
         except (StoreUnavailable, LedgerUnavailable) as error:
@@ -45,3 +46,11 @@ async def run_forever(service: Step) -> None:
             pause_s = _FIRST_PAUSE_S
         if rest_s:
             await asyncio.sleep(rest_s)
+
+
+def _stop_if_told() -> None:
+    """Raise a cancellation that a step has lost: on Python 3.11 `asyncio.wait_for`, through which
+    redis-py sends, drops one that comes as its command goes out. The task still knows of it."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

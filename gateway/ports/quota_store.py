@@ -144,6 +144,7 @@ class EntitleCode(IntEnum):
     OLDER = 0
     ABSENT = -2
     NOT_READY = -1
+    PERIOD = -4
 
 
 @dataclass(frozen=True, slots=True)

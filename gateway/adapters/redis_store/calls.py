@@ -18,6 +18,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
+from gateway.adapters.redis_store.deadline import Deadline
 from gateway.adapters.redis_store.scripts import Script
 from gateway.ports.quota_store import StoreRejected, StoreUnavailable
 
@@ -59,53 +60,55 @@ class Calls:
         self, script: Script, keys: Sequence[str], args: Args
     ) -> Coroutine[Any, Any, list[Any]]:
         """Hand the call to the kernel; what is returned must be awaited and brings the reply."""
-        started = time.monotonic()
-        connection = await self._send(script, keys, args)
-        return self._reply(connection, script, (keys, args), started)
+        started_s = time.monotonic()
+        until_s = asyncio.get_running_loop().time() + self._deadline_s
+        connection = await self._send(script, (keys, args), until_s)
+        return self._reply(connection, script, (keys, args), (started_s, until_s))
 
     async def command(self, *parts: str | bytes | int) -> Any:
         """One plain command under the same rules."""
-        with _Translated():
-            async with asyncio.timeout(self._deadline_s):
-                connection = await self._connections.get_connection()
-                return await self._exchange(connection, parts)
+        with _Translated(), Deadline(asyncio.get_running_loop().time() + self._deadline_s):
+            connection = await self._connections.get_connection()
+            return await self._exchange(connection, parts)
 
-    async def _send(self, script: Script, keys: Sequence[str], args: Args) -> AbstractConnection:
-        with _Translated():
-            async with asyncio.timeout(self._deadline_s):
-                connection: AbstractConnection = await self._connections.get_connection()
-                try:
-                    await connection.send_command("EVALSHA", script.sha, len(keys), *keys, *args)
-                except BaseException:
-                    await self._drop(connection)
-                    raise
+    async def _send(
+        self, script: Script, given: tuple[Sequence[str], Args], until_s: float
+    ) -> AbstractConnection:
+        keys, args = given
+        with _Translated(), Deadline(until_s):
+            connection: AbstractConnection = await self._connections.get_connection()
+            try:
+                await connection.send_command("EVALSHA", script.sha, len(keys), *keys, *args)
+            except BaseException:
+                await self._drop(connection)
+                raise
         return connection
 
     async def _reply(
         self,
         connection: AbstractConnection,
         script: Script,
-        again: tuple[Sequence[str], Args],
-        started: float,
+        given: tuple[Sequence[str], Args],
+        times_s: tuple[float, float],
     ) -> list[Any]:
+        started_s, until_s = times_s
         try:
-            reply = await self._read(connection)
+            reply = await self._read(connection, until_s)
         except NoScriptError:
             await self.command("SCRIPT", "LOAD", script.source)
-            repeated = await self._send(script, *again)
+            repeated = await self._send(script, given, until_s)
             try:
-                reply = await self._read(repeated)
+                reply = await self._read(repeated, until_s)
             except NoScriptError as error:
                 raise StoreUnavailable(f"{script.name}: {error}") from error
-        self._observe(script.name, time.monotonic() - started)
+        self._observe(script.name, time.monotonic() - started_s)
         if not isinstance(reply, list):
             raise StoreUnavailable(f"{script.name}: the reply is not a list")
         return reply
 
-    async def _read(self, connection: AbstractConnection) -> Any:
-        with _Translated():
-            async with asyncio.timeout(self._deadline_s):
-                return await self._finish(connection)
+    async def _read(self, connection: AbstractConnection, until_s: float) -> Any:
+        with _Translated(), Deadline(until_s):
+            return await self._finish(connection)
 
     async def _exchange(self, connection: AbstractConnection, parts: Sequence[Any]) -> Any:
         try:

@@ -1,0 +1,168 @@
+"""The outbox as the drain reads it, on a real server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from gateway.adapters.redis_store.keys import shard_keys
+from gateway.adapters.redis_store.streams import RedisStreams, open_client
+from gateway.ports.quota_store import OutboxEntry, StoreUnavailable
+
+SHARDS = 3
+BEGINNING = dict.fromkeys(range(SHARDS), "0-0")
+# An approximate trim drops whole nodes of a stream, 100 entries each by default.
+NODE = 100
+
+
+@pytest.fixture
+async def client(redis_url: str) -> AsyncIterator[Any]:
+    opened = open_client(redis_url)
+    yield opened
+    await opened.aclose()
+
+
+@pytest.fixture
+def outbox(client: Any) -> RedisStreams:
+    return RedisStreams(client, SHARDS)
+
+
+async def put(client: Any, shard: int, *stream_ids: str) -> None:
+    for stream_id in stream_ids:
+        fields = {"e": f"event {stream_id}", "b": "1 2 3"}
+        await client.xadd(shard_keys(shard).outbox, fields, stream_id)
+
+
+async def ids(client: Any, shard: int = 0) -> list[str]:
+    return [entry[0].decode() for entry in await client.xrange(shard_keys(shard).outbox)]
+
+
+async def test_both_parts_of_an_entry_come_raw(outbox: RedisStreams, client: Any) -> None:
+    parts = {"e": bytes(range(256)), "b": b"1 2"}
+    await client.xadd(shard_keys(1).outbox, parts, "5-1")
+    (entry,) = await outbox.read(BEGINNING, 10, 1)
+    assert entry == OutboxEntry(1, "5-1", parts["e"], parts["b"])
+
+
+async def test_what_has_no_parts_is_read_all_the_same(outbox: RedisStreams, client: Any) -> None:
+    await client.xadd(shard_keys(0).outbox, {"strange": "1"}, "5-1")
+    (entry,) = await outbox.read(BEGINNING, 10, 1)
+    assert (entry.event_json, entry.script_part) == (b"", b"")
+
+
+async def test_each_shard_is_read_on_from_its_own_cursor(outbox: RedisStreams, client: Any) -> None:
+    await put(client, 0, "1-0", "1-1", "2-0")
+    await put(client, 1, "1-0", "9-0")
+    await put(client, 2, "4-0")
+    entries = await outbox.read({0: "1-0", 1: "0-0", 2: "4-0"}, 10, 1)
+    assert [(entry.shard, entry.stream_id) for entry in entries] == [
+        *((0, "1-1"), (0, "2-0"), (1, "1-0"), (1, "9-0"))
+    ]
+
+
+async def test_a_batch_is_limited_for_each_shard_and_the_next_goes_on(
+    outbox: RedisStreams, client: Any
+) -> None:
+    await put(client, 0, *(f"{n}-0" for n in range(1, 6)))
+    await put(client, 1, "7-0")
+    cursors, batches = dict(BEGINNING), []
+    while entries := await outbox.read(cursors, 2, 1):
+        batches.append([entry.stream_id for entry in entries])
+        cursors |= {entry.shard: entry.stream_id for entry in entries}
+    assert batches == [["1-0", "2-0", "7-0"], ["3-0", "4-0"], ["5-0"]]
+
+
+async def test_a_read_ends_when_there_is_nothing(outbox: RedisStreams) -> None:
+    assert await outbox.read(BEGINNING, 10, 1) == []
+
+
+async def test_the_newest_ids_are_known_though_their_entries_are_gone(
+    outbox: RedisStreams, client: Any
+) -> None:
+    await put(client, 1, "5-0", "5-3")
+    await client.xtrim(shard_keys(1).outbox, maxlen=0, approximate=False)
+    await put(client, 2, "8-0")
+    assert await outbox.last_ids() == {0: "0-0", 1: "5-3", 2: "8-0"}
+
+
+async def test_the_backlog_is_what_lies_past_the_cursor(outbox: RedisStreams, client: Any) -> None:
+    await put(client, 0, "1-0", "1-1", "2-0")
+    assert await outbox.backlog(0, "0-0") == (3, "1-0")
+    assert await outbox.backlog(0, "1-0") == (2, "1-1")
+    assert await outbox.backlog(0, "2-0") == (0, None)
+    assert await outbox.backlog(1, "0-0") == (0, None)
+
+
+async def test_a_long_backlog_is_counted_to_a_thousand(outbox: RedisStreams, client: Any) -> None:
+    await put(client, 0, *(f"{n}-0" for n in range(1, 1011)))
+    assert await outbox.backlog(0, "5-0") == (1000, "6-0")
+    assert await outbox.backlog(0, "20-0") == (990, "21-0")
+
+
+# --- trimming ---------------------------------------------------------------------------------
+
+ROOMY, TINY = 2**30, 1
+FILLED = [f"{n}-0" for n in range(1, 5 * NODE + 1)]
+
+
+@pytest.fixture
+async def filled(client: Any, outbox: RedisStreams) -> RedisStreams:
+    await put(client, 0, *FILLED)
+    return outbox
+
+
+def kept_from(found: list[str]) -> int:
+    """How many of the oldest are gone; the rest must be there without a gap."""
+    gone = len(FILLED) - len(found)
+    assert found == FILLED[gone:]
+    return gone
+
+
+async def test_what_is_old_and_drained_goes(filled: RedisStreams, client: Any) -> None:
+    await filled.trim(0, "301-0", ROOMY, cursor="450-0")
+    assert kept_from(await ids(client)) == 3 * NODE
+
+
+@pytest.mark.parametrize("bytes_max", [ROOMY, TINY])
+@pytest.mark.parametrize("before", ["0-0", "301-0", "999999-0", "9-0"])
+@pytest.mark.parametrize("cursor", ["0-0", "1-0", "99-0", "250-0", "500-0"])
+async def test_nothing_past_the_cursor_is_ever_dropped(
+    filled: RedisStreams, client: Any, cursor: str, before: str, bytes_max: int
+) -> None:
+    await filled.trim(0, before, bytes_max, cursor)
+    assert kept_from(await ids(client)) <= int(cursor.split("-")[0])
+
+
+async def test_over_its_size_all_that_is_drained_goes_whatever_its_age(
+    filled: RedisStreams, client: Any
+) -> None:
+    await filled.trim(0, "1-0", ROOMY, cursor="450-0")
+    assert kept_from(await ids(client)) == 0
+    await filled.trim(0, "1-0", TINY, cursor="450-0")
+    assert kept_from(await ids(client)) == 4 * NODE
+
+
+async def test_ids_are_compared_as_numbers(filled: RedisStreams, client: Any) -> None:
+    await filled.trim(0, "1000-0", ROOMY, cursor="201-0")  # as text, 1000-0 is the smaller one
+    assert kept_from(await ids(client)) == 2 * NODE
+
+
+async def test_a_shard_without_events_needs_no_trimming(outbox: RedisStreams, client: Any) -> None:
+    await outbox.trim(0, "5-0", TINY, "0-0")
+    assert await client.dbsize() == 0
+
+
+async def test_trouble_is_told_as_the_store_being_unavailable(
+    outbox: RedisStreams, client: Any
+) -> None:
+    await client.set(shard_keys(0).outbox, "not a stream")
+    with pytest.raises(StoreUnavailable, match=r"^XREAD: "):
+        await outbox.read({0: "0-0"}, 10, 1)
+    with pytest.raises(StoreUnavailable, match=r"^XINFO: "):
+        await outbox.last_ids()
+    with pytest.raises(StoreUnavailable, match=r"^XRANGE: "):
+        await outbox.backlog(0, "0-0")
+    with pytest.raises(StoreUnavailable, match=r"^XTRIM: "):
+        await outbox.trim(0, "5-0", TINY, "0-0")

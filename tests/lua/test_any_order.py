@@ -1,0 +1,183 @@
+"""All scripts in any order, often and too late: the figures stay those of a model that is obvious.
+
+The model keeps one fate a rid. After every step the account, the holds, the leases and the events
+on the server must say what the fates say.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import hypothesis.strategies as st
+from hypothesis import settings
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from tests.lua.script_calls import DAY_MS, GRACE_MS, LEASE_MS, NOW_MS, Lua
+
+MONTH_MS = 30 * DAY_MS
+LIMIT = 1_000
+RIDS = [f"01a0b1c2-d3e4-7f00-8000-{number:012d}" for number in range(4)]
+
+rids = st.sampled_from(RIDS)
+amounts = st.integers(0, 400)
+
+
+@dataclass
+class Fate:
+    """What became of a rid: new, open, unseen, expired, lost with its epoch, booked late, ended."""
+
+    state: str = "new"
+    hold: int = 0
+    epoch: int = 0
+    period: int = 0
+    charged: int = 0
+
+
+class Life(RuleBasedStateMachine):
+    """One account through holds, charges, repetitions, months and lost epochs."""
+
+    def __init__(self, lua: Lua) -> None:
+        super().__init__()
+        self.lua = lua
+        self.lua.client.flushdb()
+        self.now_ms, self.epoch = NOW_MS, 1
+        self.fates = {rid: Fate() for rid in RIDS}
+        self.in_force = NOW_MS - NOW_MS % MONTH_MS  # the period the account is in
+        self.bring()
+
+    @property
+    def period(self) -> int:
+        return self.now_ms - self.now_ms % MONTH_MS
+
+    def charged(self, period: int) -> int:
+        return sum(fate.charged for fate in self.fates.values() if fate.period == period)
+
+    def held(self) -> int:
+        return sum(fate.hold for fate in self.fates.values() if fate.state == "open")
+
+    def bring(self) -> None:
+        """A new epoch: the account comes back from the ledger, which here is the model."""
+        self.lua.open(self.epoch)
+        borders = {"starts": self.period, "ends": self.period + MONTH_MS}
+        token = self.lua.hydrate("begin", now=self.now_ms, **borders).token
+        used = self.charged(self.period)
+        assert self.lua.hydrate("finish", token=token, settled=used, now=self.now_ms).code == 3
+        self.in_force = self.period
+
+    @rule(rid=rids, prompt=amounts, outputs=st.tuples(amounts, amounts), choices=st.integers(1, 3))
+    def reserve(self, rid: str, prompt: int, outputs: tuple[int, int], choices: int) -> None:
+        fate = self.fates[rid]
+        if fate.state in ("ended", "lost", "booked late"):
+            return  # no gateway asks for a rid again once it has ended it
+        least, wanted = sorted(outputs)
+        reply = self.lua.reserve(
+            rid, prompt=prompt, wanted=wanted, least=least, choices=choices, limit=LIMIT,
+            starts=self.period, ends=self.period + MONTH_MS, now=self.now_ms,
+        )  # fmt: skip
+        if fate.state != "new":
+            assert reply.code == (2 if fate.state == "open" else -5)
+            return
+        left = max(0, LIMIT - self.charged(self.period))
+        room, needed = left - self.held(), prompt + least * choices
+        if needed > room:
+            assert reply.code == (-10 if needed > left else -11)
+            return
+        hold = prompt + choices * min(wanted, (room - prompt) // choices)
+        assert (reply.code, reply.hold) == (1, hold)
+        assert reply.used + reply.held <= LIMIT
+        self.in_force = self.period
+        self.fates[rid] = Fate("open", hold, self.epoch, self.period)
+
+    @rule(rid=rids, charge=st.integers(0, 1_500))
+    def settle(self, rid: str, charge: int) -> None:
+        fate = self.fates[rid]
+        if fate.state == "ended" and fate.epoch < self.epoch:
+            return  # its gateway had the reply; after a loss nobody else could tell
+        reply = self.lua.settle(
+            rid, charge=charge, epoch=fate.epoch or self.epoch,
+            period=fate.period or self.period, now=self.now_ms,
+        )  # fmt: skip
+        codes = {"open": 1, "expired": 2, "lost": 3}
+        assert reply.code == codes.get(fate.state, 0)
+        if reply.code:
+            over = max(0, charge - fate.hold) if fate.state == "open" else 0
+            assert reply.overdraft == over
+            fate.charged, fate.state = charge, "booked late" if reply.code == 3 else "ended"
+
+    @rule(rid=rids)
+    def release(self, rid: str) -> None:
+        fate = self.fates[rid]
+        if fate.state in ("ended", "lost"):
+            return
+        assert self.lua.settle(rid, kind="release", now=self.now_ms).code == 4
+        if fate.state == "open":
+            fate.state = "ended"
+        elif fate.state == "new":
+            fate.state = "unseen"
+
+    @rule(rid=rids, charge=amounts)
+    def expire(self, rid: str, charge: int) -> None:
+        fate, lease = self.fates[rid], self.lua.lease(rid)
+        reply = self.lua.settle(rid, kind="expire", charge=charge, now=self.now_ms,
+                                epoch=self.epoch, period=fate.period)  # fmt: skip
+        if fate.state != "open":
+            assert reply.code == 0
+            return
+        assert lease is not None
+        assert reply.code == (5 if lease + GRACE_MS > self.now_ms else 1)
+        if reply.code == 1:
+            fate.state, fate.charged = "expired", charge
+
+    @rule(rid=rids, progress=amounts)
+    def extend(self, rid: str, progress: int) -> None:
+        found = self.lua.extend(rid, progress=progress, lease=NOW_MS)[0]
+        assert found == (self.fates[rid].state == "open")
+
+    @rule(ms=st.sampled_from([1, LEASE_MS + GRACE_MS, DAY_MS, MONTH_MS]))
+    def time_passes(self, ms: int) -> None:
+        self.now_ms += ms
+
+    @precondition(lambda self: self.epoch < 4)
+    @rule()
+    def an_epoch_is_lost(self) -> None:
+        self.epoch += 1
+        for fate in self.fates.values():
+            if fate.state == "open":
+                fate.state = "lost"
+        self.bring()
+
+    @invariant()
+    def the_server_says_what_the_fates_say(self) -> None:
+        open_rids = {rid for rid, fate in self.fates.items() if fate.state == "open"}
+        used, held, count = self.lua.account("s", "h", "n")
+        assert (used, held, count) == (self.charged(self.in_force), self.held(), len(open_rids))
+        assert {rid for rid in RIDS if (self.lua.hold(rid) or "").startswith("h ")} == open_rids
+        assert open_rids <= {rid for rid in RIDS if self.lua.lease(rid) is not None}
+
+    @invariant()
+    def each_charge_is_in_the_outbox_once(self) -> None:
+        rows = self.lua.rows()
+        booked = dict.fromkeys(RIDS, 0)
+        for row in rows:
+            booked[row.corrects or row.event_id] += row.charged_tokens
+        assert booked == {rid: fate.charged for rid, fate in self.fates.items()}
+        assert len({row.event_id for row in rows}) == len(rows)
+        for epoch in range(1, self.epoch + 1):
+            numbers = [row.account_seq for row in rows if row.epoch == epoch]
+            assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_in_any_order_the_figures_are_those_of_the_model(lua: Lua) -> None:
+    class LifeHere(Life):
+        def __init__(self) -> None:
+            super().__init__(lua)
+
+    run_state_machine_as_test(
+        LifeHere, settings=settings(max_examples=50, stateful_step_count=40, deadline=None)
+    )

@@ -1,0 +1,139 @@
+"""Each metric counts what its name says, and no text of a request becomes a label."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from gateway.adapters.prometheus_metrics import JobsMetrics, ProxyMetrics
+from gateway.core.event import UsageEvent, encode_event, ledger_row
+
+EVENT = UsageEvent(
+    event_id="017f22e2-79b0-7cc3-98c4-dc0c0c07398f",
+    payer="ada",
+    user_id="ada",
+    tier="free",
+    route="chat",
+    model="gpt-4o-mini",
+    price_id="2026",
+    charged_tokens=120,
+    cost_nano_gbp=2_500_000_000,
+    quality="measured",
+    outcome="done",
+    prompt_tokens=100,
+    cached_tokens=40,
+    output_tokens=30,
+    reasoning_tokens=10,
+)
+ROW = ledger_row(0, "1-0", encode_event(EVENT), b"1 1 1 200 120 0 0 0 0 0")
+
+
+def shown(metrics: ProxyMetrics | JobsMetrics) -> dict[tuple[str, ...], float]:
+    """(name less the prefix, values of the labels …) -> value."""
+    families = text_string_to_metric_families(metrics.render().decode())
+    return {
+        (sample.name.removeprefix("quota_gateway_"), *sample.labels.values()): sample.value
+        for family in families
+        for sample in family.samples
+        if not sample.name.endswith("_created")
+    }
+
+
+@pytest.fixture
+def proxy() -> ProxyMetrics:
+    return ProxyMetrics(["gpt-4o-mini"])
+
+
+def test_a_settlement_is_counted_in_tokens_of_each_kind_and_in_pounds(proxy: ProxyMetrics) -> None:
+    for _ in range(2):
+        proxy.charged(EVENT, hold_tokens=200)
+    found = shown(proxy)
+    tokens = {key[1:]: value for key, value in found.items() if key[0] == "tokens_total"}
+    of = ("gpt-4o-mini",)
+    assert {(kind, *model): value for (*model, kind, _), value in _by_kind(tokens).items()} == {
+        ("prompt", *of): 200,
+        ("cached", *of): 80,
+        ("output", *of): 60,
+        ("reasoning", *of): 20,
+        ("charged", *of): 240,
+    }
+    assert found["cost_gbp_total", "gpt-4o-mini", "free"] == pytest.approx(5.0)
+
+
+def _by_kind(tokens: dict[tuple[str, ...], float]) -> dict[tuple[str, ...], float]:
+    return {(model, kind, tier): value for (kind, model, tier), value in tokens.items()}
+
+
+def test_what_is_charged_beyond_the_hold_is_overdraft(proxy: ProxyMetrics) -> None:
+    proxy.charged(EVENT, hold_tokens=100)
+    assert shown(proxy)["tokens_total", "overdraft", "gpt-4o-mini", "free"] == 20
+
+
+@pytest.mark.parametrize("model", ["gpt-9", "", "x" * 5000, 'a"} 1\nforged_total 9'])
+def test_a_model_that_is_not_configured_is_other(proxy: ProxyMetrics, model: str) -> None:
+    proxy.charged(msgspec.structs.replace(EVENT, model=model), 200)
+    proxy.first_byte_seconds(model, 0.3)
+    proxy.unpriced(model)
+    labels = {label for key in shown(proxy) for label in key[1:]}
+    assert "other" in labels
+    assert model not in labels - {""}
+    assert ("forged_total",) not in shown(proxy)
+
+
+def test_users_keys_and_ids_appear_nowhere(proxy: ProxyMetrics) -> None:
+    jobs = JobsMetrics()
+    event = msgspec.structs.replace(
+        EVENT, user_id="secret-user", payer="secret-payer", tag="secret-tag", client_id="secret-id"
+    )
+    proxy.charged(event, 200)
+    jobs.booked(ledger_row(0, "1-0", encode_event(event), b"1 1 1 200 120 0 0 0 0 0"))
+    assert b"secret" not in proxy.render() + jobs.render()
+
+
+def test_decisions_endings_and_hydrations_are_counted_by_their_labels(proxy: ProxyMetrics) -> None:
+    proxy.decided("free", "chat", "refused", "insufficient_quota")
+    proxy.decided("free", "chat", "refused", "insufficient_quota")
+    proxy.hold_ended("settled")
+    proxy.hydrated("joined")
+    found = shown(proxy)
+    assert found["decisions_total", "refused", "insufficient_quota", "chat", "free"] == 2
+    assert found["hold_endings_total", "settled"] == 1
+    assert found["hydrations_total", "joined"] == 1
+
+
+@pytest.mark.parametrize(("charge", "observed"), [(0, 0), (120, 1)])
+def test_a_call_that_cost_nothing_says_nothing_of_the_estimate(
+    proxy: ProxyMetrics, charge: int, observed: int
+) -> None:
+    proxy.charged(msgspec.structs.replace(EVENT, charged_tokens=charge), 200)
+    assert shown(proxy).get(("estimate_ratio_count", "gpt-4o-mini"), 0) == observed
+
+
+def test_the_jobs_show_rows_backlogs_holds_and_epochs() -> None:
+    jobs = JobsMetrics()
+    jobs.booked(ROW)
+    jobs.dead(3)
+    jobs.lag_seconds(0.5)
+    jobs.outbox(2, 7, 1.5)
+    jobs.holds_open(4)
+    jobs.expired()
+    jobs.tier_used("free", 99)
+    jobs.epoch(2, 5)
+    assert shown(jobs) == {
+        ("ledger_rows_total", "usage", "measured"): 1,
+        ("ledger_dead_total",): 3,
+        ("ledger_lag_seconds",): 0.5,
+        ("outbox_events", "2"): 7,
+        ("outbox_age_seconds", "2"): 1.5,
+        ("holds_open",): 4,
+        ("hold_endings_total", "expired"): 1,
+        ("tier_used_tokens", "free"): 99,
+        ("epoch", "2"): 5,
+    }
+
+
+def test_two_processes_count_apart() -> None:
+    first, second = ProxyMetrics(["m"]), ProxyMetrics(["m"])
+    first.hold_ended("settled")
+    assert ("hold_endings_total", "settled") not in shown(second)

@@ -1,0 +1,67 @@
+"""Key names: one slot a payer, nothing of the payer's own text, the same in every release."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator
+
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.crc import key_slot
+
+from gateway.adapters.redis_store.keys import (
+    AccountKeys,
+    ShardKeys,
+    account_keys,
+    keys_of_name,
+    shard_keys,
+)
+
+payers = st.text(min_size=1)
+counts = st.integers(1, 99)
+
+
+def names(keys: AccountKeys | ShardKeys) -> Iterator[str]:
+    for field in dataclasses.fields(keys):
+        value = getattr(keys, field.name)
+        if isinstance(value, ShardKeys):
+            yield from names(value)
+        elif isinstance(value, str) and value.startswith("qg:"):
+            yield value
+
+
+def test_the_names_are_those_that_are_on_servers_already() -> None:
+    keys = account_keys("somebody", 16)
+    assert keys.of_shard == shard_keys(keys.shard)
+    assert (keys.shard, keys.name) == (0, "qgm-7GAP4fGaGEKsdBJCQA")
+    assert keys.account == "qg:{00}:a:qgm-7GAP4fGaGEKsdBJCQA"
+    assert keys.holds == "qg:{00}:h:qgm-7GAP4fGaGEKsdBJCQA"
+    assert shard_keys(9) == ShardKeys("qg:{09}:m", "qg:{09}:l", "qg:{09}:x", "qg:{09}:o")
+
+
+@given(payer=payers, shards=counts)
+def test_all_keys_of_a_payer_share_one_slot(payer: str, shards: int) -> None:
+    found = list(names(account_keys(payer, shards)))
+    assert len(set(found)) == 6
+    assert len({key_slot(name.encode()) for name in found}) == 1
+
+
+@given(payer=payers)
+def test_no_text_of_a_payer_names_a_key(payer: str) -> None:
+    for name in names(account_keys(payer, 16)):
+        assert re.fullmatch(r"qg:\{\d\d\}:([mlxo]|[ah]:[\w-]{22})", name)
+
+
+@given(payer=payers, shards=counts, rid=st.uuids().map(str))
+def test_a_member_leads_back_to_its_account(payer: str, shards: int, rid: str) -> None:
+    keys = account_keys(payer, shards)
+    name, found_rid = keys.member(rid).split(" ", 1)
+    assert found_rid == rid
+    assert keys_of_name(name, keys.shard) == keys
+
+
+@given(first=payers, second=payers)
+def test_two_payers_share_no_account(first: str, second: str) -> None:
+    same = account_keys(first, 16).account == account_keys(second, 16).account
+    assert same == (first == second)
