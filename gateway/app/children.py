@@ -7,6 +7,7 @@ and has a session of its own, so a Ctrl-C at the terminal reaches only the super
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ from functools import partial
 from gateway.adapters.embedded.run_as import die_with_parent
 
 _READY_S = 60.0
+_log = logging.getLogger("gateway.serve")
 
 
 class ChildFailed(Exception):
@@ -22,35 +24,52 @@ class ChildFailed(Exception):
 
 
 class Child:
-    """One child process. `arguments` follow the program's name."""
+    """One child process. `arguments` follow the program's name.
 
-    def __init__(self, name: str, arguments: tuple[str, ...]) -> None:
+    A child that `waits_for_word` loads what it needs and then waits until it is told to go on, so
+    that processes and stores can start side by side.
+    """
+
+    def __init__(self, name: str, arguments: tuple[str, ...], waits_for_word: bool = True) -> None:
         self.name = name
         self.arguments = arguments
+        self._waits_for_word = waits_for_word
         self._process: asyncio.subprocess.Process | None = None
 
-    async def start(self) -> dict[str, str]:
-        """Start it; the places it names in its `ready` line. ChildFailed if it ends instead."""
-        self._process = process = await asyncio.create_subprocess_exec(
+    async def start(self) -> None:
+        """Start the process; it is not ready yet."""
+        self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "gateway",
             *self.arguments,
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE if self._waits_for_word else asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             start_new_session=True,
             preexec_fn=partial(die_with_parent, signal.SIGKILL, os.getpid()),
         )
-        if process.stdout is None:
-            raise AssertionError("standard output was asked for")
+
+    async def ready(self, word: str = "") -> dict[str, str]:
+        """Tell it to go on, with one word of news, and wait until it is ready.
+
+        The places it names in its `ready` line. ChildFailed if it ends instead.
+        """
+        process = self._process
+        if process is None or process.stdout is None:
+            raise AssertionError(f"the {self.name} process was never started")
         try:
             async with asyncio.timeout(_READY_S):
+                if process.stdin is not None:
+                    process.stdin.write(f"{word}\n".encode())
+                    await process.stdin.drain()
                 line = (await process.stdout.readline()).decode().split()
+        except ConnectionError:
+            line = []
         except TimeoutError:
             raise ChildFailed(f"the {self.name} process was not ready in {_READY_S:g} s") from None
         if not line or line[0] != "ready":
             raise ChildFailed(f"the {self.name} process ended before it was ready")
-        return dict(word.split("=", 1) for word in line[1:])
+        return dict(part.split("=", 1) for part in line[1:])
 
     async def ended(self) -> int:
         """Wait for its end; the exit code, negative for a signal."""
@@ -68,5 +87,6 @@ class Child:
             async with asyncio.timeout(wait_s):
                 await process.wait()
         except TimeoutError:
+            _log.warning("the %s process did not stop in %g s: killed", self.name, wait_s)
             process.kill()
             await process.wait()

@@ -43,7 +43,7 @@ async def run_jobs(settings: Settings, ops_port: bool) -> None:
     async with open_stores(settings, ProxyMetrics(settings.models), "jobs") as stores:
         drain = drain_of(settings, stores, metrics)
         steps: list[Step] = [drain, *_others(settings, stores, metrics)]
-        running = [spawn(run_forever(step), step.name) for step in steps]
+        running: list[asyncio.Task[None]] = []  # begun once every port is ours
         address = settings.listen.admin
         admin = await listen_app(
             admin_app(admin_token_of(settings), _show(stores.accounts(settings), settings)),
@@ -59,6 +59,7 @@ async def run_jobs(settings: Settings, ops_port: bool) -> None:
         if ops_port:
             ops = await answer_operators(settings, metrics.render, ready)
             places["ops"] = ops.url(settings.listen.ops.host)
+        running.extend(spawn(run_forever(step), step.name) for step in steps)
         say_ready(**places)
         stopped = spawn(stop.wait(), "stop")
         await asyncio.wait([stopped, *running], return_when=asyncio.FIRST_COMPLETED)

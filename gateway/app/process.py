@@ -16,6 +16,7 @@ from pathlib import Path
 from aiohttp import web
 
 from gateway.adapters.embedded import socket_dir
+from gateway.adapters.embedded.place import own_directory
 from gateway.config import Settings
 from gateway.ports.tasks import spawn
 from gateway.web.ops import ops_app
@@ -41,6 +42,17 @@ def stop_signal() -> asyncio.Event:
     return stop
 
 
+def supervisors_word() -> str:
+    """Wait until the supervisor says that the stores are up; the one word of news it sends.
+
+    Blocks, and is meant to: nothing else is going on yet. A supervisor that died ends this process.
+    """
+    line = sys.stdin.readline()
+    if not line:
+        raise SystemExit(1)
+    return line.strip()
+
+
 def say_ready(**places: str) -> None:
     """Tell whoever started this process where it can be reached."""
     words = " ".join(f"{name}={place}" for name, place in places.items())
@@ -60,6 +72,7 @@ async def answer_supervisor(
     ready: Callable[[], Awaitable[Mapping[str, str]]],
 ) -> Listener:
     """Answer on the inside socket until closed."""
+    own_directory(socket_dir(settings.state_dir))  # embedded stores have made it, others have not
     return await listen_unix(_own_ops(process, render, ready), inside_socket(settings, process))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 
 from gateway.adapters.http_upstream import HttpUpstream, Origin
 from gateway.adapters.prometheus_metrics import ProxyMetrics
@@ -43,13 +44,20 @@ async def run_proxy(settings: Settings) -> None:
     tokenizer = BpeTokenizer()
     for encoding in {model.tokenizer for model in settings.models.values()}:
         tokenizer.load(encoding)
-    async with open_stores(settings, metrics, "proxy") as stores:
+    deadline_s = settings.redis.deadline_ms / 1000
+    async with AsyncExitStack() as stack:
+        stores = await stack.enter_async_context(
+            open_stores(settings, metrics, "proxy", deadline_s)
+        )
         upstream = HttpUpstream(_origins(settings))
+        stack.push_async_callback(upstream.close)
         worker = _Worker(settings, stores, metrics, tokenizer, upstream)
         await stores.shards.open_all()
         address = settings.listen.proxy
         listener = await listen_raw(worker.proxy.handle, address.host, address.port)
+        stack.push_async_callback(listener.close)
         inside = await answer_supervisor(settings, "proxy-0", metrics.render, worker.ready)
+        stack.push_async_callback(inside.close)
         beats = spawn(worker.open_holds.beat_forever(), "heartbeat")
         lag = watch_loop(metrics.loop_lag.set)
         say_ready(proxy=listener.url(address.host))
@@ -57,9 +65,6 @@ async def run_proxy(settings: Settings) -> None:
         await worker.finish(listener)
         for task in (beats, lag):
             task.cancel()
-        await listener.close()
-        await inside.close()
-        await upstream.close()
 
 
 class _Worker:

@@ -29,6 +29,7 @@ from gateway.flow.hydrate import Hydrator
 from gateway.flow.shards import Shards
 from gateway.ports.metrics import Metrics
 
+_PATIENT_S = 5.0
 _log = logging.getLogger("gateway.stores")
 
 
@@ -51,13 +52,15 @@ class Stores:
 
 
 @asynccontextmanager
-async def open_stores(settings: Settings, metrics: Metrics, author: str) -> AsyncIterator[Stores]:
+async def open_stores(
+    settings: Settings, metrics: Metrics, author: str, deadline_s: float = _PATIENT_S
+) -> AsyncIterator[Stores]:
     """Connect to both. `author` is who the audit names for changes made through this.
 
+    `deadline_s` bounds each script call: short where a user waits, patient elsewhere.
     StoreUnavailable, LedgerUnavailable or UnfitStore when one of them cannot be used.
     """
     url, clock, shards_count = redis_url_of(settings), SystemClock(), settings.redis.shards
-    deadline_s = settings.redis.deadline_ms / 1000
     client = open_client(url)
     connections = open_connections(url, deadline_s)
     try:

@@ -11,16 +11,16 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
-from msgspec import structs
 
 from gateway.adapters.embedded import RunningServer
 from gateway.adapters.metrics_merge import merge_metrics
-from gateway.app.children import Child
+from gateway.app.children import Child, ChildFailed
 from gateway.app.embedded import embedded_stores
+from gateway.app.places import noted_places
 from gateway.app.process import inside_socket, say_ready, stop_signal
 from gateway.app.stores import prepare_ledger
 from gateway.config import Settings
@@ -59,14 +59,17 @@ async def serve(settings: Settings, options: ServeOptions) -> None:
     """Run until SIGTERM or SIGINT."""
     stop = stop_signal()
     async with AsyncExitStack() as stack:
-        stand_in = spawn(_start_stand_in(stack, options), "stand-in", awaited=True)
+        stand_in = await _start_stand_in(stack) if options.stand_in else None
+        family = _Family(settings, options)
+        stack.push_async_callback(family.stop)
+        await family.start()
         servers = await stack.enter_async_context(embedded_stores(settings))
+        # Pushed again: at the end the children must be gone before their stores are.
+        stack.push_async_callback(family.stop)
         for name in await prepare_ledger(settings):
             _log.info("ledger: applied %s", name)
-        stand_in_url = await stand_in
-        family = _Family(settings, _child_arguments(options, stand_in_url))
-        stack.push_async_callback(family.stop)
-        places = await family.start(options.jobs)
+        stand_in_url = (await stand_in.ready())["openai"] if stand_in else None
+        places = await family.ready_places(stand_in_url or "")
         host, port = settings.listen.ops.host, settings.listen.ops.port
         ops = await listen_app(ops_app(family.metrics, family.alive, family.ready), host, port)
         stack.push_async_callback(ops.close)
@@ -75,11 +78,11 @@ async def serve(settings: Settings, options: ServeOptions) -> None:
             "ops": ops.url(host),
             "admin": places.get("admin", "none"),
         }
+        everywhere = {**places, **({"stand_in": stand_in_url} if stand_in_url else {})}
+        stack.enter_context(noted_places(settings, everywhere))
         say_ready(**places)
         if options.welcome is not None:
-            await options.welcome(
-                {**places, **({"stand_in": stand_in_url} if stand_in_url else {})}
-            )
+            await options.welcome(everywhere)
         await _until_stopped(stop, servers)
 
 
@@ -95,38 +98,37 @@ async def _until_stopped(stop: asyncio.Event, servers: Sequence[RunningServer]) 
             continue
 
 
-async def _start_stand_in(stack: AsyncExitStack, options: ServeOptions) -> str | None:
-    if not options.stand_in:
-        return None
-    child = Child("stand-in", ("mock-openai", "--listen", "127.0.0.1:0"))
+async def _start_stand_in(stack: AsyncExitStack) -> Child:
+    child = Child("stand-in", ("mock-openai", "--listen", "127.0.0.1:0"), waits_for_word=False)
     stack.push_async_callback(child.stop, _JOBS_STOP_S)
-    return (await child.start())["openai"]
-
-
-def _child_arguments(options: ServeOptions, stand_in_url: str | None) -> tuple[str, ...]:
-    stand_in = ("--stand-in", stand_in_url) if stand_in_url else ()
-    return ("--config", str(options.config), *stand_in)
+    await child.start()
+    return child
 
 
 class _Family:
     """The children, and what they say of themselves taken together."""
 
-    def __init__(self, settings: Settings, arguments: tuple[str, ...]) -> None:
+    def __init__(self, settings: Settings, options: ServeOptions) -> None:
         self._settings = settings
-        self._arguments = arguments
-        self._children: list[Child] = []
+        kinds = ("proxy", "jobs") if options.jobs else ("proxy",)
+        self._children = [
+            Child(kind, (f"{kind}-process", "--config", str(options.config))) for kind in kinds
+        ]
         self._keepers: list[asyncio.Task[None]] = []
 
-    async def start(self, jobs: bool) -> dict[str, str]:
-        """Start all; the places they listen on."""
-        kinds = ("proxy", "jobs") if jobs else ("proxy",)
-        self._children = [Child(kind, (f"{kind}-process", *self._arguments)) for kind in kinds]
-        starts = await asyncio.gather(*(child.start() for child in self._children))
-        for child, places in zip(self._children, starts, strict=True):
+    async def start(self) -> None:
+        """Start all; they load while the stores come up."""
+        for child in self._children:
+            await child.start()
+
+    async def ready_places(self, stand_in_url: str) -> dict[str, str]:
+        """Let all go on, and keep them going; the places they listen on."""
+        readies = await asyncio.gather(*(child.ready(stand_in_url) for child in self._children))
+        for child, places in zip(self._children, readies, strict=True):
             for place in places.values():  # a child that starts again listens where it did
                 child.arguments = (*child.arguments, "--port", place.rsplit(":", 1)[1])
-            self._keepers.append(spawn(_keep(child), f"keep {child.name}"))
-        return {name: place for places in starts for name, place in places.items()}
+            self._keepers.append(spawn(_keep(child, stand_in_url), f"keep {child.name}"))
+        return {name: place for places in readies for name, place in places.items()}
 
     async def stop(self) -> None:
         """The proxy first, so that the jobs can drain what its last calls settled."""
@@ -166,19 +168,14 @@ class _Family:
             return None
 
 
-async def _keep(child: Child) -> None:
+async def _keep(child: Child, stand_in_url: str) -> None:
     """Start a child again whenever it ends by itself, until cancelled."""
     while True:
         code = await child.ended()
         _log.error("the %s process ended with code %d and is started again", child.name, code)
         await asyncio.sleep(_START_AGAIN_S)
-        await child.start()
-
-
-def with_stand_in(settings: Settings, base_url: str) -> Settings:
-    """The settings with every upstream replaced by the stand-in, which is told the user."""
-    upstreams = {
-        name: structs.replace(each, base_url=base_url, user_header="x-quota-user")
-        for name, each in settings.upstreams.items()
-    }
-    return replace(settings, upstreams=upstreams)
+        try:
+            await child.start()
+            await child.ready(stand_in_url)
+        except ChildFailed as error:
+            _log.error("%s", error)

@@ -8,30 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from gateway.adapters.embedded import EmbeddedError
-from gateway.adapters.postgres.migrate import MigrationError
-from gateway.adapters.redis_store.checks import UnfitStore
-from gateway.adapters.redis_store.scripts import ScriptError
-from gateway.app.children import ChildFailed
-from gateway.app.supervisor import StoreDied
-from gateway.config import ConfigError
-from gateway.ports.ledger import Conflict, LedgerUnavailable
-from gateway.ports.quota_store import StoreUnavailable
-from gateway.web.servers import AddressTaken
-
 FAILED, WRONG = 1, 2
-_EXPECTED = (
-    AddressTaken,
-    ChildFailed,
-    Conflict,
-    EmbeddedError,
-    LedgerUnavailable,
-    MigrationError,
-    ScriptError,
-    StoreDied,
-    StoreUnavailable,
-    UnfitStore,
-)
 
 
 class CommandError(Exception):
@@ -40,17 +17,47 @@ class CommandError(Exception):
 
 def report(error: Exception) -> int | None:
     """Print an expected error; the exit code, or None for one that is not expected."""
+    # Imported here because a command that does not fail needs none of them.
+    from gateway.config import ConfigError
+    from gateway.ports.ledger import LedgerUnavailable
+    from gateway.ports.quota_store import StoreUnavailable
+
     if isinstance(error, ConfigError):
         print(error, file=sys.stderr)
         return WRONG
     if isinstance(error, CommandError):
         print(f"quota-gateway: {error}", file=sys.stderr)
         return WRONG
-    if isinstance(error, _EXPECTED):
-        kind = {
-            LedgerUnavailable: "the ledger (Postgres) cannot be used: ",
-            StoreUnavailable: "the counters (Redis) cannot be used: ",
-        }.get(type(error), "")
-        print(f"quota-gateway: {kind}{error}", file=sys.stderr)
-        return FAILED
-    return None
+    if not isinstance(error, _expected()):
+        return None
+    kind = {
+        LedgerUnavailable: "the ledger (Postgres) cannot be used: ",
+        StoreUnavailable: "the counters (Redis) cannot be used: ",
+    }.get(type(error), "")
+    print(f"quota-gateway: {kind}{error}", file=sys.stderr)
+    return FAILED
+
+
+def _expected() -> tuple[type[Exception], ...]:
+    from gateway.adapters.embedded import EmbeddedError
+    from gateway.adapters.postgres.migrate import MigrationError
+    from gateway.adapters.redis_store.checks import UnfitStore
+    from gateway.adapters.redis_store.scripts import ScriptError
+    from gateway.app.children import ChildFailed
+    from gateway.app.supervisor import StoreDied
+    from gateway.ports.ledger import Conflict, LedgerUnavailable
+    from gateway.ports.quota_store import StoreUnavailable
+    from gateway.web.servers import AddressTaken
+
+    return (
+        AddressTaken,
+        ChildFailed,
+        Conflict,
+        EmbeddedError,
+        LedgerUnavailable,
+        MigrationError,
+        ScriptError,
+        StoreDied,
+        StoreUnavailable,
+        UnfitStore,
+    )

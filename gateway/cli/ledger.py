@@ -12,21 +12,18 @@ import json
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from rich.console import Console
-from rich.table import Table
-
-from gateway.adapters.postgres.reports import ExportFilter
-from gateway.app.command_stores import opened_for_command
-from gateway.app.verify import Verdict, verify
 from gateway.cli.arguments import add_config, add_json, running, settings_of
 from gateway.cli.failures import FAILED, CommandError
+
+if TYPE_CHECKING:
+    from gateway.app.verify import Verdict
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
-_WIDTH = 120  # where nobody says how wide a line may be
+_WIDTH = 110
 
 
 def add_commands(commands: Commands) -> None:
@@ -55,6 +52,9 @@ def add_commands(commands: Commands) -> None:
 
 
 async def _verify(chosen: argparse.Namespace) -> int:
+    from gateway.app.command_stores import opened_for_command
+    from gateway.app.verify import verify
+
     async with opened_for_command(settings_of(chosen), "cli:verify") as stores:
         verdict = await verify(stores, chosen.upstream, chosen.wait)
     if chosen.json:
@@ -66,6 +66,9 @@ async def _verify(chosen: argparse.Namespace) -> int:
 
 def print_verdict(verdict: Verdict) -> None:
     """The comparison as a table, and what it means in one line."""
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(box=None, padding=(0, 2))
     table.add_column("user")
     table.add_column("tier")
@@ -81,8 +84,7 @@ def print_verdict(verdict: Verdict) -> None:
             cells += [str(line.unmeasured_calls), f"{line.unmeasured_off:,}"]
         table.add_row(line.user, line.tier, *cells)
     console = Console()
-    if not console.is_terminal:
-        console = Console(width=_WIDTH)
+    console.width = max(console.width, _WIDTH)  # a wrapped line can be read, a cut figure cannot
     console.print(table)
     total = sum(line.ledger_tokens for line in verdict.lines)
     console.print(f"{len(verdict.lines)} users, {total:,} tokens in the ledger")
@@ -98,6 +100,9 @@ def _off(tokens: int) -> str:
 
 
 async def _export(chosen: argparse.Namespace) -> int:
+    from gateway.adapters.postgres.reports import ExportFilter
+    from gateway.app.command_stores import opened_for_command
+
     wanted = ExportFilter(
         after_event_id=chosen.after,
         user_id=chosen.user,

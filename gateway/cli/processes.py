@@ -8,24 +8,17 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
 
-from gateway.adapters.tokenizer.bpe import BpeTokenizer
-from gateway.app.demo import welcome
-from gateway.app.embedded import borrowed_stores
-from gateway.app.jobs_process import run_jobs
-from gateway.app.process import configure_logs, say_ready, stop_signal
-from gateway.app.proxy_process import run_proxy
-from gateway.app.stores import prepare_ledger
-from gateway.app.supervisor import ServeOptions, serve, with_stand_in
 from gateway.cli.arguments import add_config, add_json, config_path, running, settings_of
 from gateway.cli.failures import CommandError
-from gateway.config import Settings, effective, schema
-from gateway.config.values import Address, parse_address
-from gateway.standin import StandIn, StandInSettings
+from gateway.config import Settings
 
+# What a command needs is imported by the command: `serve` starts three of these programs, and
+# importing all of it in each would take longer than everything else at the start.
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
@@ -46,7 +39,7 @@ def add_commands(commands: Commands) -> None:
 
     jobs = commands.add_parser("jobs", help="run the jobs process alone (beside serve --jobs none)")
     add_config(jobs)
-    jobs.set_defaults(run=running(_jobs), port=None, stand_in=None, ops=True)
+    jobs.set_defaults(run=running(_jobs), port=None, alone=True)
 
     check = commands.add_parser("check-config", help="check the configuration and print it")
     add_config(check)
@@ -67,12 +60,14 @@ def add_commands(commands: Commands) -> None:
     for name, work in (("proxy-process", _proxy), ("jobs-process", _jobs)):
         child = commands.add_parser(name)  # started by serve; not in the list of --help
         add_config(child)
-        child.add_argument("--stand-in", metavar="URL")
         child.add_argument("--port", type=int)
-        child.set_defaults(run=running(work), ops=False)
+        child.set_defaults(run=running(work), alone=False)
 
 
 async def _serve(chosen: argparse.Namespace) -> int:
+    from gateway.app.process import configure_logs
+    from gateway.app.supervisor import ServeOptions, serve
+
     configure_logs()
     settings = settings_of(chosen)
     keyless = not any(each.api_key for each in settings.upstreams.values())
@@ -82,35 +77,54 @@ async def _serve(chosen: argparse.Namespace) -> int:
             config=config_path(chosen),
             stand_in=chosen.stand_in or (chosen.demo and keyless),
             jobs=chosen.jobs == "here",
-            welcome=partial(welcome, settings) if chosen.demo else None,
+            welcome=partial(_welcome, settings) if chosen.demo else None,
         ),
     )
     return 0
 
 
+async def _welcome(settings: Settings, places: Mapping[str, str]) -> None:
+    from gateway.app.demo import welcome
+
+    await welcome(settings, places)
+
+
 async def _proxy(chosen: argparse.Namespace) -> int:
+    from gateway.app.process import configure_logs, supervisors_word
+    from gateway.app.proxy_process import run_proxy
+    from gateway.app.stand_in import with_stand_in
+
     configure_logs()
     settings = settings_of(chosen)
-    if chosen.stand_in:
-        settings = with_stand_in(settings, chosen.stand_in)
+    stand_in_url = supervisors_word()
+    if stand_in_url:
+        settings = with_stand_in(settings, stand_in_url)
     if chosen.port is not None:
-        proxy = Address(settings.listen.proxy.host, chosen.port)
+        proxy = replace(settings.listen.proxy, port=chosen.port)
         settings = replace(settings, listen=replace(settings.listen, proxy=proxy))
     await run_proxy(settings)
     return 0
 
 
 async def _jobs(chosen: argparse.Namespace) -> int:
+    from gateway.app.jobs_process import run_jobs
+    from gateway.app.process import configure_logs, supervisors_word
+
     configure_logs()
-    settings: Settings = settings_of(chosen)
+    settings = settings_of(chosen)
+    if not chosen.alone:
+        supervisors_word()
     if chosen.port is not None:
-        admin = Address(settings.listen.admin.host, chosen.port)
+        admin = replace(settings.listen.admin, port=chosen.port)
         settings = replace(settings, listen=replace(settings.listen, admin=admin))
-    await run_jobs(settings, ops_port=chosen.ops)
+    await run_jobs(settings, ops_port=chosen.alone)
     return 0
 
 
 async def _migrate(chosen: argparse.Namespace) -> int:
+    from gateway.app.embedded import borrowed_stores
+    from gateway.app.stores import prepare_ledger
+
     settings = settings_of(chosen)
     async with borrowed_stores(settings):
         applied = await prepare_ledger(settings)
@@ -119,6 +133,8 @@ async def _migrate(chosen: argparse.Namespace) -> int:
 
 
 def _check_config(chosen: argparse.Namespace) -> int:
+    from gateway.config import effective, schema
+
     if chosen.schema:
         print(json.dumps(schema(), indent=2))
         return 0
@@ -135,24 +151,10 @@ def _check_config(chosen: argparse.Namespace) -> int:
 
 
 async def _mock_openai(chosen: argparse.Namespace) -> int:
-    stop = stop_signal()
-    tokenizer = BpeTokenizer()
-    tokenizer.load("o200k_base")
+    from gateway.app.stand_in import run_stand_in
+
     try:
-        address = parse_address(chosen.listen)
-        stand_in = StandIn(
-            StandInSettings(
-                count_tokens=lambda text: tokenizer.count(text, "o200k_base"),
-                host=address.host,
-                port=address.port,
-                chunk_tokens=chosen.chunk_tokens,
-                require_key=chosen.require_key,
-            )
-        )
-        url = await stand_in.start()
+        await run_stand_in(chosen.listen, chosen.chunk_tokens, chosen.require_key)
     except (ValueError, OSError) as error:
         raise CommandError(f"mock-openai: {error}") from error
-    say_ready(openai=url)
-    await stop.wait()
-    await stand_in.stop()
     return 0

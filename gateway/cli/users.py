@@ -10,14 +10,15 @@ import argparse
 import getpass
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from gateway.app.command_stores import opened_for_command
-from gateway.app.secrets_of_state import pepper_of
-from gateway.app.shown import shown_user
 from gateway.cli.arguments import add_config, add_json, running, settings_of, show
 from gateway.config import Settings
-from gateway.flow.accounts import Accounts
+
+if TYPE_CHECKING:
+    from gateway.core.identity import Identity
+    from gateway.flow.accounts import Accounts
+    from gateway.ports.quota_store import Snapshot
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -57,8 +58,18 @@ def _action(
 
 @asynccontextmanager
 async def _accounts(settings: Settings) -> AsyncIterator[Accounts]:
+    from gateway.app.command_stores import opened_for_command
+
     async with opened_for_command(settings, f"cli:{getpass.getuser()}") as stores:
         yield stores.accounts(settings)
+
+
+def _show_user(
+    chosen: argparse.Namespace, settings: Settings, identity: Identity, snapshot: Snapshot
+) -> None:
+    from gateway.app.shown import shown_user
+
+    show(chosen, shown_user(identity, snapshot, settings.plan))
 
 
 async def _create(chosen: argparse.Namespace) -> int:
@@ -73,14 +84,14 @@ async def _set_tier(chosen: argparse.Namespace) -> int:
     settings = settings_of(chosen)
     async with _accounts(settings) as accounts:
         await accounts.set_tier(chosen.id, chosen.tier)
-        show(chosen, shown_user(*await accounts.show(chosen.id), settings.plan))
+        _show_user(chosen, settings, *await accounts.show(chosen.id))
     return 0
 
 
 async def _show(chosen: argparse.Namespace) -> int:
     settings = settings_of(chosen)
     async with _accounts(settings) as accounts:
-        show(chosen, shown_user(*await accounts.show(chosen.id), settings.plan))
+        _show_user(chosen, settings, *await accounts.show(chosen.id))
     return 0
 
 
@@ -89,11 +100,13 @@ async def _set_used(chosen: argparse.Namespace) -> int:
     author = f"cli:{getpass.getuser()}"
     async with _accounts(settings) as accounts:
         await accounts.set_used(chosen.id, chosen.tokens, chosen.reason, author)
-        show(chosen, shown_user(*await accounts.show(chosen.id), settings.plan))
+        _show_user(chosen, settings, *await accounts.show(chosen.id))
     return 0
 
 
 async def _create_key(chosen: argparse.Namespace) -> int:
+    from gateway.app.secrets_of_state import pepper_of
+
     settings = settings_of(chosen)
     async with _accounts(settings) as accounts:
         made = await accounts.create_key(chosen.id, pepper_of(settings))
