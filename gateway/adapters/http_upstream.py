@@ -86,10 +86,12 @@ class HttpAnswer:
         headers = response.headers
         self._head = UpstreamHead(
             status=response.status,
-            content_type=headers.get("Content-Type", "application/json"),
+            content_type=_plain(headers.get("Content-Type")) or "application/json",
             retry_after=_plain(headers.get("Retry-After")),
             upstream_id=_plain(headers.get("x-request-id")),
-            relayed=tuple((name, headers[name]) for name in _RELAYED if name in headers),
+            relayed=tuple(
+                (name, value) for name in _RELAYED if (value := _plain(headers.get(name)))
+            ),
         )
 
     @property

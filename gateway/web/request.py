@@ -58,7 +58,9 @@ def tag_of(request: web.BaseRequest) -> str | None:
 def sdk_retry_of(request: web.BaseRequest) -> int:
     """How often the client's SDK has tried this call before, as it says; 0 when it says nothing."""
     text = request.headers.get("x-stainless-retry-count", "")
-    return min(int(text), _RETRIES_MAX) if text.isascii() and text.isdigit() else 0
+    if not (text.isascii() and text.isdigit()):
+        return 0
+    return min(int(text[:9]), _RETRIES_MAX)  # Python refuses to read thousands of digits
 
 
 def client_id_of(request: web.BaseRequest) -> str | None:

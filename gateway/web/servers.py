@@ -6,10 +6,16 @@ here.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
+
+from gateway.core.refusal import Case, Refused
+from gateway.web.error_body import refusal_response
+from gateway.web.quota_headers import SERVER
 
 # A kept-alive connection that says nothing is closed after this; OpenAI's SDKs keep theirs for 5 s.
 _KEEPALIVE_S = 75.0
@@ -17,6 +23,42 @@ _KEEPALIVE_S = 75.0
 _LINE_BYTES_MAX = 16_384
 
 Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+def _without_bytes(record: logging.LogRecord) -> bool:
+    """aiohttp logs a head that is not HTTP as a fault and quotes it; it may hold a key."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, HttpProcessingError):
+        record.levelno, record.levelname = logging.INFO, "INFO"
+        record.msg, record.exc_info = f"not HTTP, from %s: {type(error).__name__}", None
+    return True
+
+
+_log = logging.getLogger("gateway.http")
+_log.addFilter(_without_bytes)
+
+
+class _Connection(web.RequestHandler):
+    """aiohttp's, but its answer to what is not HTTP quotes nothing and tells no version."""
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        super().handle_error(request, status, exc, message)  # logs; raises in mid-answer
+        case = Case.INTERNAL_ERROR if status >= 500 else Case.INVALID_HTTP
+        words = "The gateway failed." if status >= 500 else "The request is not valid HTTP."
+        response = refusal_response(Refused(case, words), "none", ())
+        response.force_close()
+        return response
+
+
+class _Server(web.Server):
+    def __call__(self) -> web.RequestHandler:
+        return _Connection(self, loop=self._loop, **self._kwargs)
 
 
 class AddressTaken(Exception):
@@ -50,9 +92,10 @@ class Listener:
 
 async def listen_raw(handle: Handle, host: str, port: int) -> Listener:
     """A low-level server: every request goes to `handle`, whose bodies stay as they were sent."""
-    server = web.Server(
+    server = _Server(
         handle,
         access_log=None,
+        logger=_log,
         auto_decompress=False,
         keepalive_timeout=_KEEPALIVE_S,
         max_line_size=_LINE_BYTES_MAX,
@@ -64,15 +107,20 @@ async def listen_raw(handle: Handle, host: str, port: int) -> Listener:
 
 async def listen_app(app: web.Application, host: str, port: int) -> Listener:
     """A server with routes, on a TCP port."""
-    runner = web.AppRunner(app, access_log=None, keepalive_timeout=_KEEPALIVE_S)
+    app.on_response_prepare.append(_tell_no_version)
+    runner = web.AppRunner(app, access_log=None, logger=_log, keepalive_timeout=_KEEPALIVE_S)
     return await _start(runner, lambda: web.TCPSite(runner, host, port), f"{host}:{port}")
 
 
 async def listen_unix(app: web.Application, path: Path) -> Listener:
     """A server with routes, on a unix socket; who may open it is its directory's business."""
     _clear(path)
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, logger=_log)
     return await _start(runner, lambda: web.UnixSite(runner, str(path)), str(path))
+
+
+async def _tell_no_version(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers.setdefault(*SERVER)
 
 
 def _clear(path: Path) -> None:

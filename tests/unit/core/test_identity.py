@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.identity import (
@@ -25,13 +25,16 @@ def test_a_usual_user_id_is_valid(user_id: str) -> None:
 
 @pytest.mark.parametrize(
     "user_id",
-    ["", "-a", ".a", "@a", "a b", "a\n", "\na", "a\0", "a{b}", "a/b", "é", "a" * 129, "a,b", "a;b"]
-    + ["a'b", 'a"b', "a\\b", "a%2fb", "\u202ea", "a\u0661"],
+    [
+        *("", "-a", ".a", "@a", "a b", "a\n", "\na", "a\0", "a{b}", "a/b", "é", "a" * 129, "a,b"),
+        *("a;b", "a'b", 'a"b', "a\\b", "a%2fb", "\u202ea", "a\u0661"),
+    ],
 )
 def test_a_user_id_that_would_hurt_a_header_or_a_log_is_not_valid(user_id: str) -> None:
     assert not valid_user_id(user_id)
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=32, max_size=32), st.binary(min_size=32, max_size=32))
 def test_a_key_tells_its_bytes_apart_and_fits_a_header(one: bytes, other: bytes) -> None:
     key = format_key(one)
@@ -52,11 +55,13 @@ def test_a_digest_needs_the_pepper() -> None:
     assert len(key_digest("qg_a", b"")) == 32
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_an_account_is_named_by_22_safe_characters(payer: str) -> None:
     assert re.fullmatch(r"[A-Za-z0-9_-]{22}", account_digest(payer))
 
 
+@settings(deadline=None)
 @given(st.text(), st.integers(1, 99))
 def test_a_shard_is_one_of_those_there_are(payer: str, shards: int) -> None:
     assert 0 <= shard_of(payer, shards) < shards

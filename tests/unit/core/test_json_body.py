@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.json_body import DEPTH_MAX, encode, read_object
@@ -14,7 +15,10 @@ from gateway.core.refusal import Case, Refused
 
 INTEGERS = st.integers(-(2**63) + 1, 2**63 - 1)
 JSON = st.recursive(
-    st.none() | st.booleans() | INTEGERS | st.floats(allow_nan=False, allow_infinity=False)
+    st.none()
+    | st.booleans()
+    | INTEGERS
+    | st.floats(allow_nan=False, allow_infinity=False)
     # Lone surrogates are no Unicode text: JSON may spell them, but no reader has to take them.
     | st.text(st.characters(exclude_categories=["Cs"])),
     lambda node: (
@@ -25,9 +29,13 @@ JSON = st.recursive(
 )
 
 
-def nested(levels: int, opening: str = "[", closing: str = "]") -> bytes:
+def lists(levels: int) -> bytes:
     """An object of that many levels, its own included."""
-    return f'{{"a":{opening * (levels - 1)}{closing * (levels - 1)}}}'.encode()
+    return b'{"a":' + b"[" * (levels - 1) + b"]" * (levels - 1) + b"}"
+
+
+def objects(levels: int) -> bytes:
+    return b'{"a":' * levels + b"1" + b"}" * levels
 
 
 def refusal(raw: bytes) -> Refused:
@@ -36,6 +44,7 @@ def refusal(raw: bytes) -> Refused:
     return caught.value
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), JSON))
 def test_what_was_read_is_what_is_sent(document: dict[str, Any]) -> None:
     raw = json.dumps(document).encode()
@@ -43,12 +52,15 @@ def test_what_was_read_is_what_is_sent(document: dict[str, Any]) -> None:
     assert json.loads(encode(read_object(raw))) == document
 
 
+@settings(deadline=None)
 @given(st.binary())
 def test_no_bytes_bring_anything_but_an_object_or_a_refusal(raw: bytes) -> None:
+    case = None
     try:
-        assert isinstance(read_object(raw), dict)
+        read: object = read_object(raw)
     except Refused as refused:
-        assert refused.case is Case.INVALID_JSON
+        read, case = None, refused.case
+    assert isinstance(read, dict) or case is Case.INVALID_JSON
 
 
 @pytest.mark.parametrize(
@@ -84,11 +96,11 @@ def test_what_is_not_json_is_refused_with_the_reason(raw: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "number", [2**63, 2**64, -(2**63), 10**30, -(10**30), 10**5000], ids=lambda n: f"{n:.0e}"[:8]
-    if abs(n) < 10**300 else "huge"
+    "digits",
+    [str(2**63), str(2**64), str(-(2**63)), str(-(2**64)), "1" + "0" * 5000],
+    ids=["2^63", "2^64", "-2^63", "-2^64", "10^5000"],
 )
-def test_an_integer_beyond_64_bits_is_refused_wherever_it_stands(number: int) -> None:
-    digits = f"{'-' if number < 0 else ''}1{'0' * 5000}" if abs(number) > 10**300 else str(number)
+def test_an_integer_beyond_64_bits_is_refused_wherever_it_stands(digits: str) -> None:
     for raw in (f'{{"a":{digits}}}', f'{{"a":[{{"b":[{digits}]}}]}}'):
         assert refusal(raw.encode()).case is Case.INVALID_JSON
 
@@ -98,19 +110,14 @@ def test_an_integer_of_64_bits_passes_unchanged(number: int) -> None:
     assert encode(read_object(f'{{"a":{number}}}'.encode())) == f'{{"a":{number}}}'.encode()
 
 
-@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
-def test_64_levels_pass_and_65_do_not(opening: str, closing: str) -> None:
-    inner = "1" if opening != "[" else ""
-    deepest = nested(DEPTH_MAX, opening, inner + closing if not inner else closing)
-    if inner:
-        deepest = deepest.replace(b":}", b":1}")
-    assert read_object(deepest)
-    deeper = nested(DEPTH_MAX + 1, opening, closing).replace(b":}", b":1}")
-    assert "deeper than 64" in refusal(deeper).message
+@pytest.mark.parametrize("nested", [lists, objects])
+def test_64_levels_pass_and_65_do_not(nested: Callable[[int], bytes]) -> None:
+    assert read_object(nested(DEPTH_MAX))
+    assert "deeper than 64" in refusal(nested(DEPTH_MAX + 1)).message
 
 
 def test_a_body_that_nests_without_end_is_refused_like_any_other() -> None:
-    assert refusal(nested(500_000)).case is Case.INVALID_JSON
+    assert refusal(lists(500_000)).case is Case.INVALID_JSON
     assert refusal(b'{"a":' + b"[" * 1_000_000).case is Case.INVALID_JSON
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.rid import derived_rid, make_rid
@@ -14,6 +14,7 @@ TIMES_MS = st.integers(0, 2**48 - 1)
 CHANCE = st.binary(min_size=10, max_size=16)
 
 
+@settings(deadline=None)
 @given(TIMES_MS, CHANCE)
 def test_a_rid_is_a_uuid_of_version_7_and_the_rfc_variant(now_ms: int, chance: bytes) -> None:
     rid = uuid.UUID(make_rid(now_ms, chance))
@@ -22,6 +23,7 @@ def test_a_rid_is_a_uuid_of_version_7_and_the_rfc_variant(now_ms: int, chance: b
     assert rid.int >> 80 == now_ms
 
 
+@settings(deadline=None)
 @given(TIMES_MS, TIMES_MS, CHANCE, CHANCE)
 def test_rids_sort_by_time_whatever_chance_says(
     first_ms: int, second_ms: int, chance: bytes, other: bytes
@@ -47,6 +49,7 @@ def test_a_time_beyond_48_bits_is_an_error_and_no_wrong_id() -> None:
         make_rid(2**48, b"\0" * 10)
 
 
+@settings(deadline=None)
 @given(TIMES_MS, CHANCE, st.text(max_size=10), st.text(max_size=10))
 def test_a_derived_rid_is_stable_and_its_own(
     now_ms: int, chance: bytes, reason: str, other: str

@@ -1,0 +1,49 @@
+"""A client that remembers what it got, and that may leave at any moment."""
+
+from __future__ import annotations
+
+from gateway.ports.answer import AnswerHead, ClientGone
+
+
+class RecordedAnswer:
+    """Fulfils ports.answer.Answer. The client is gone from its `gone_at`-th call on (0 is `begin`).
+
+    `journal` is shared with the store: it tells what happened before what.
+    """
+
+    def __init__(self, journal: list[str] | None = None, gone_at: int | None = None) -> None:
+        self.journal = journal if journal is not None else []
+        self._gone_at = gone_at
+        self._calls = 0
+        self.head: AnswerHead | None = None
+        self.written: list[bytes] = []
+        self.ended = False
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self.written)
+
+    async def whole(self, head: AnswerHead, body: bytes) -> None:
+        self._call("whole")
+        self.head = head
+        self.written.append(body)
+        self.ended = True
+
+    async def begin(self, head: AnswerHead) -> None:
+        self._call("begin")
+        self.head = head
+
+    async def write(self, data: bytes) -> None:
+        self._call("write")
+        self.written.append(data)
+
+    async def end(self) -> None:
+        self._call("end")
+        self.ended = True
+
+    def _call(self, name: str) -> None:
+        self._calls += 1
+        if self._gone_at is not None and self._calls > self._gone_at:
+            self.journal.append("gone")
+            raise ClientGone
+        self.journal.append(name)

@@ -1,0 +1,208 @@
+"""The whole flow put together on fakes at its ports, with a plan that is easy to reckon with.
+
+A token is a character, a tier has a thousand times fewer of them than in life, and the clock stands
+still: so a test can say to the token what a call must cost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+from gateway.core.chat import judge_chat
+from gateway.core.event import LedgerRow, ledger_row
+from gateway.core.identity import shard_of
+from gateway.core.period import Period, period_at
+from gateway.core.plan import Model, PackOffer, Plan, Tier, Weights
+from gateway.core.pricing import Price, PriceTable, PriceVersion
+from gateway.core.rid import make_rid
+from gateway.flow.accounts import Accounts
+from gateway.flow.admit import Admission, Call, Stores
+from gateway.flow.estimate import Estimator
+from gateway.flow.exchange import Exchange
+from gateway.flow.hydrate import Hydrator
+from gateway.flow.identify import Identities
+from gateway.flow.open_holds import OpenHolds
+from gateway.flow.relay import Drains, RelayServices
+from gateway.flow.settlements import Settlements
+from gateway.flow.shards import Shards
+from gateway.flow.terms import Terms
+from gateway.ports.quota_store import Snapshot
+from tests.fakes.clock import HandClock
+from tests.fakes.ledger import FakeDirectory, FakeLedger
+from tests.fakes.metrics import SeenMetrics
+from tests.fakes.store import SHARDS, FakeStores, TroubledStore, fake_stores
+from tests.fakes.upstream import ScriptedAnswer, ScriptedUpstream
+
+PEPPER = b"pepper"
+MODEL = "gpt-4o-mini"
+PLAN = Plan(
+    tiers={
+        "free": Tier("free", 1000, "lite", False, None, (MODEL,)),
+        "lite": Tier("lite", 10_000, "full", False, None, ("*",)),
+        "full": Tier("full", 16_020, None, False, PackOffer(320, Decimal("2.00"), 365), ("*",)),
+    },
+    default_tier="free",
+    anchor_day=1,
+    zone="UTC",
+    thresholds_percent=(80, 95, 100),
+)
+PRICES = PriceTable(
+    (
+        PriceVersion(
+            "2026",
+            0,
+            {
+                "*": Price("2026", 9_000_000, 9_000_000, 9_000_000, is_default=True),
+                MODEL: Price("2026", 2_000_000, 1_000_000, 4_000_000),
+            },
+        ),
+    )
+)
+TERMS = Terms(
+    plan=PLAN,
+    models={
+        MODEL: Model(MODEL, "openai", "chars", 100_000, 400, 100, 16, Weights()),
+        "gpt-9": Model("gpt-9", "other", "chars", 100_000, 400, 100, 16, Weights()),
+    },
+    prices=PRICES,
+    stream_usage={"openai": True, "other": False},
+    upgrade_url=None,
+    topup_url=None,
+    lease_ms=60_000,
+    heartbeat_ms=10_000,
+    stream_max_s=3600.0,
+    drain_s=30.0,
+    drains_max=2,
+)
+
+
+class CharTokenizer:
+    """Fulfils ports.tokenizer.Tokenizer: one token a character."""
+
+    def load(self, encoding: str) -> None: ...
+
+    def count(self, text: str, encoding: str) -> int:
+        return len(text)
+
+
+class FlowRig:
+    """One gateway's flow. Rids count up, so that a failing test shows which call it was."""
+
+    def __init__(self, stores: FakeStores, terms: Terms) -> None:
+        self.terms = terms
+        self.redis = stores
+        self.store: TroubledStore = stores.store
+        self.clock, self.metrics = HandClock(), SeenMetrics()
+        self.directory = FakeDirectory()
+        self.ledger = FakeLedger(self.directory)
+        self.shards = Shards(self.store, self.ledger, SHARDS)
+        self.hydrator = Hydrator(self.store, self.ledger, self.shards, self.metrics)
+        self.identities = Identities(self.directory, PEPPER)
+        self.settlements = Settlements(self.store, self.shards, self.metrics)
+        self.open_holds = OpenHolds(self.store, terms, self.clock)
+        self.accounts = Accounts(self.directory, self.store, self.hydrator, terms.plan, self.clock)
+        self.upstream = ScriptedUpstream()
+        tokenizer = CharTokenizer()
+        self.services = RelayServices(
+            settlements=self.settlements,
+            estimator=Estimator(tokenizer, dict.fromkeys(terms.models, "chars")),
+            drains=Drains(terms.drains_max),
+            terms=terms,
+        )
+        parts = Stores(
+            store=self.store,
+            directory=self.directory,
+            shards=self.shards,
+            hydrator=self.hydrator,
+            identities=self.identities,
+            settlements=self.settlements,
+        )
+        self.admission = Admission(parts, terms, tokenizer, self.clock)
+        self.exchange = Exchange(
+            self.admission,
+            self.upstream,
+            self.open_holds,
+            self.services,
+            (self.metrics, self.clock),
+        )
+        self._rids = 0
+
+    @property
+    def period(self) -> Period:
+        return period_at(self.clock.now_ms(), PLAN.anchor_day, PLAN.zone)
+
+    async def user(self, user_id: str = "ada", tier: str = "free") -> str:
+        """A new user and the user's key."""
+        await self.accounts.create_user(user_id, tier)
+        return (await self.accounts.create_key(user_id, PEPPER)).key
+
+    def call(self, key: str, **body: Any) -> Call:
+        """A chat call of eight tokens a prompt or so, changed by `body`."""
+        asked = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], **body}
+        raw = json.dumps(asked).encode()
+        self._rids += 1
+        return Call(
+            rid=make_rid(self.clock.now_ms(), self._rids.to_bytes(10, "big")),
+            route="chat",
+            key=key,
+            request=judge_chat(raw),
+            body_bytes=len(raw),
+            received_s=self.clock.monotonic_s(),
+            tag="quiz",
+            sdk_retry=0,
+            client_id=None,
+        )
+
+    def will_answer(self, *answers: ScriptedAnswer | Exception) -> None:
+        self.upstream.answers += answers
+
+    async def account(self, payer: str = "ada") -> Snapshot:
+        """The account once every settlement is confirmed."""
+        await self.settled()
+        snapshot = await self.store.snapshot(payer)
+        assert snapshot is not None
+        return snapshot
+
+    async def settled(self) -> None:
+        async with asyncio.timeout(10):
+            await self.settlements.confirmed()
+
+    async def rows(self, payer: str = "ada") -> list[LedgerRow]:
+        """What the drain would book: the payer's outbox as ledger rows."""
+        await self.settled()
+        shard = shard_of(payer, SHARDS)
+        entries = await self.redis.streams.read({shard: "0-0"}, 1000, 1)
+        return [
+            ledger_row(shard, entry.stream_id, entry.event_json, entry.script_part)
+            for entry in entries
+        ]
+
+    async def lose_everything(self) -> None:
+        """The server comes back empty."""
+        await self.redis.client.flushall()
+
+
+@asynccontextmanager
+async def flow_rig(**changes: Any) -> AsyncIterator[FlowRig]:
+    """A rig with its shards open; `changes` are to its terms."""
+    async with fake_stores() as stores:
+        rig = FlowRig(stores, replace(TERMS, **changes))
+        await rig.shards.open_all()
+        yield rig
+        stores.store.away, stores.store.troubles, stores.store.pause = False, {}, None
+        await rig.settled()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for what another task does; TimeoutError after ten seconds."""
+    async with asyncio.timeout(10):
+        while True:
+            if condition():
+                return
+            await asyncio.sleep(0)

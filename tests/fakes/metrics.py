@@ -1,0 +1,68 @@
+"""Metrics that remember what they were told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.core.event import LedgerRow, UsageEvent
+from gateway.ports.metrics import Decision
+
+
+class SeenMetrics:
+    """Fulfils ports.metrics.Metrics and .JobsMetrics."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[Any, ...]] = []
+
+    def of(self, name: str) -> list[Any]:
+        """What came under that name: the value alone where there is one, else a tuple."""
+        found = [entry[1:] for entry in self.seen if entry[0] == name]
+        return [values[0] if len(values) == 1 else values for values in found]
+
+    def decided(self, tier: str, route: str, decision: Decision, reason: str) -> None:
+        self.seen.append(("decided", tier, route, decision, reason))
+
+    def charged(self, event: UsageEvent, hold_tokens: int) -> None:
+        self.seen.append(("charged", event, hold_tokens))
+
+    def hold_ended(self, kind: str) -> None:
+        self.seen.append(("hold_ended", kind))
+
+    def added_seconds(self, phase: str, seconds: float) -> None:
+        self.seen.append(("added_seconds", phase, seconds))
+
+    def first_byte_seconds(self, model: str, seconds: float) -> None:
+        self.seen.append(("first_byte_seconds", model, seconds))
+
+    def store_call(self, script: str, seconds: float) -> None:
+        self.seen.append(("store_call", script, seconds))
+
+    def hydrated(self, result: str) -> None:
+        self.seen.append(("hydrated", result))
+
+    def unpriced(self, model: str) -> None:
+        self.seen.append(("unpriced", model))
+
+    def booked(self, row: LedgerRow) -> None:
+        self.seen.append(("booked", row))
+
+    def dead(self, entries: int) -> None:
+        self.seen.append(("dead", entries))
+
+    def lag_seconds(self, seconds: float) -> None:
+        self.seen.append(("lag_seconds", seconds))
+
+    def outbox(self, shard: int, events: int, age_s: float) -> None:
+        self.seen.append(("outbox", shard, events, age_s))
+
+    def holds_open(self, holds: int) -> None:
+        self.seen.append(("holds_open", holds))
+
+    def expired(self) -> None:
+        self.seen.append(("expired", "expired"))
+
+    def tier_used(self, tier: str, tokens: int) -> None:
+        self.seen.append(("tier_used", tier, tokens))
+
+    def epoch(self, shard: int, epoch: int) -> None:
+        self.seen.append(("epoch", shard, epoch))

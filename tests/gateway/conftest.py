@@ -1,0 +1,109 @@
+"""Whole gateways for the tests: one that a worker's tests share, and ways to start others.
+
+Tests use users of their own, so they can share. A second shared one is impatient: everything that
+takes long by nature takes a second there. Tests that stop or kill a gateway start their own.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Protocol
+
+import openai
+import pytest
+from running_gateway import RunningGateway
+from standin_process import StandInProcess
+
+
+class MakeGateway(Protocol):
+    """A gateway of the test's own, not started yet, with changes to the configuration."""
+
+    def __call__(self, **changes: Any) -> RunningGateway: ...
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the machine's environment says, these tests talk to this machine."""
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("no_proxy", "*")
+
+
+@pytest.fixture(scope="session")
+def stand_in() -> Iterator[StandInProcess]:
+    """The upstream of the shared gateway alone, so that their books can be compared."""
+    process = StandInProcess()
+    yield process
+    process.stop()
+
+
+@pytest.fixture(scope="session")
+def other_stand_in() -> Iterator[StandInProcess]:
+    """The upstream of all other gateways."""
+    process = StandInProcess()
+    yield process
+    process.stop()
+
+
+@pytest.fixture(scope="session")
+def gateway(stand_in: StandInProcess) -> Iterator[RunningGateway]:
+    """The one that tests share. After all of them Redis, ledger and upstream must agree."""
+    with tempfile.TemporaryDirectory(prefix="qg-") as place:
+        running = RunningGateway(Path(place), stand_in)
+        try:
+            yield running.start()
+            verdict = running.cli("ledger", "verify", "--upstream", stand_in.url)
+            assert verdict["open_holds"] == 0
+        finally:
+            running.end()
+
+
+@pytest.fixture(scope="session")
+def impatient(other_stand_in: StandInProcess) -> Iterator[RunningGateway]:
+    """One that waits for nobody: streams, silence and drains end after a second at most."""
+    changes = {
+        "lease": {"ms": 3000, "grace_ms": 500, "heartbeat_ms": 200, "stream_max_s": 1},
+        "client_gone": {"drain_s": 0},
+        "upstreams": {"openai": {"idle_s": 1}},
+        "plan": {"tiers": {"free": {"limits": {"models": ["gpt-4o-mini"]}}}},
+        "refusal": {"upgrade_url": "https://example.test/upgrade"},
+    }
+    with tempfile.TemporaryDirectory(prefix="qg-") as place:
+        running = RunningGateway(Path(place), other_stand_in, changes)
+        try:
+            yield running.start()
+        finally:
+            running.end()
+
+
+@pytest.fixture
+def make_gateway(other_stand_in: StandInProcess) -> Iterator[MakeGateway]:
+    with ExitStack() as stack:
+
+        def make(**changes: Any) -> RunningGateway:
+            place = stack.enter_context(tempfile.TemporaryDirectory(prefix="qg-"))
+            running = RunningGateway(Path(place), other_stand_in, changes)
+            stack.callback(running.end)
+            return running
+
+        yield make
+
+
+@pytest.fixture
+def start_gateway(make_gateway: MakeGateway) -> MakeGateway:
+    """The same, started."""
+    return lambda **changes: make_gateway(**changes).start()
+
+
+@pytest.fixture
+def sdk(gateway: RunningGateway) -> Iterator[Callable[[str], openai.OpenAI]]:
+    """The official client for a key, told nothing but where and who."""
+    with ExitStack() as stack:
+
+        def client(key: str) -> openai.OpenAI:
+            made = openai.OpenAI(base_url=f"{gateway.proxy}/v1", api_key=key)
+            return stack.enter_context(made)
+
+        yield client
