@@ -8,13 +8,16 @@ meanwhile, or a stream that runs too long, is marked as over; its relay then end
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.core.hold import Hold
 from gateway.flow.terms import Terms
 from gateway.ports.clock import Clock
-from gateway.ports.quota_store import QuotaStore, StoreUnavailable
+from gateway.ports.quota_store import QuotaStore, StoreRejected, StoreUnavailable
+
+_log = logging.getLogger("gateway.holds")
 
 
 @dataclass(slots=True)
@@ -73,5 +76,8 @@ class OpenHolds:
             )
         except StoreUnavailable:
             return  # the lease has two more beats and a grace before it ends
+        except StoreRejected as error:
+            _log.error("hold %s cannot be extended: %s", hold.rid, error)
+            return
         if not alive and hold.rid in self._open:
             entry.over = True

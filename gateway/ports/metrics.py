@@ -23,7 +23,7 @@ class Metrics(Protocol):
         ...
 
     def hold_ended(self, kind: str) -> None:
-        """settled, released, expired or lost (an ending that found no hold)."""
+        """settled, corrected, late, released, nothing_open, rejected; the sweeper: expired."""
         ...
 
     def added_seconds(self, phase: str, seconds: float) -> None:

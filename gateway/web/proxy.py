@@ -91,7 +91,8 @@ class Proxy:
             route_name = route.name
             if route is CHAT:
                 return await self._chat(request, rid, received_s)
-            identity = await self._identities.of_key(bearer_key(request))
+            # No reserve follows that would find out what has changed, so the ledger is asked.
+            identity = await self._identities.again(bearer_key(request))
             return self._models(route, parameter, identity, rid)
         except Refused as refused:
             return self._refuse(refused, route_name, rid)

@@ -228,6 +228,16 @@ def test_a_revoked_key_is_refused_at_the_very_next_call(gateway: RunningGateway)
     assert gateway.stand_in.served(user)["requests"] == 2
 
 
+def test_a_revoked_key_lists_no_models_any_more(gateway: RunningGateway) -> None:
+    user, _ = gateway.new_user()
+    made = gateway.cli("key", "create", user)
+    bearer = {"Authorization": f"Bearer {made['key']}"}
+    listed = ask(f"{gateway.proxy}/v1/models", "GET", None, bearer)
+    assert "gpt-4o-mini" in [model["id"] for model in listed.json["data"]]
+    gateway.cli("key", "revoke", made["key_id"])
+    assert ask(f"{gateway.proxy}/v1/models", "GET", None, bearer).code == (401, "invalid_api_key")
+
+
 def test_a_new_tier_holds_at_the_very_next_call_and_what_is_used_stays_used(
     gateway: RunningGateway,
 ) -> None:

@@ -21,7 +21,7 @@ LEFT_OUT = "nothing at all"
 
 def judge(**changes: Any) -> ChatRequest:
     body = {**BASE, **changes}
-    return judge_chat(json.dumps({k: v for k, v in body.items() if v is not LEFT_OUT}).encode())
+    return judge_chat(json.dumps({k: v for k, v in body.items() if v != LEFT_OUT}).encode())
 
 
 def refusal(**changes: Any) -> Refused:

@@ -118,5 +118,6 @@ def test_an_expired_hold_never_charges_more_than_it_held(
     tail = tail_of(replace(HOLD, prompt_tokens=prompt_tokens))
     event = expiry_event(HOLD.rid, tail, PRICE, hold_tokens, progress_tokens)
     assert 0 <= event.charged_tokens <= hold_tokens
+    assert min(event.prompt_tokens, event.output_tokens) >= 0
     assert event.charged_tokens == event.prompt_tokens + event.output_tokens
     assert event.charged_tokens or not hold_tokens

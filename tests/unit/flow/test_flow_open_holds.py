@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from gateway.flow.open_holds import OpenHold, OpenHolds
+from gateway.ports.quota_store import StoreRejected
 from gateway.ports.tasks import spawn
 from tests.fakes.flow_rig import FlowRig, flow_rig, until
 
@@ -48,6 +49,16 @@ async def test_a_beat_lengthens_the_lease(rig: FlowRig) -> None:
     await patient.beat()
     (after,) = await leases(rig)
     assert after >= before + 60_000
+
+
+async def test_a_beat_that_is_rejected_stops_no_other(rig: FlowRig) -> None:
+    key = await rig.user()
+    for _ in range(2):
+        await opened(rig, key)
+    rig.clock.pass_s(10)
+    rig.store.trouble("extend", StoreRejected("extend: an argument is not a whole amount"))
+    await rig.open_holds.beat()
+    assert beats(rig) == 2
 
 
 async def test_an_ended_hold_gets_no_more_beats(rig: FlowRig) -> None:

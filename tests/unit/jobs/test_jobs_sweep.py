@@ -109,7 +109,7 @@ async def test_a_heartbeat_at_the_same_moment_wins(rig: FlowRig) -> None:
     hold = await held(rig, stream=True)
     await lapse(rig)
     found = await lapsed(rig)
-    assert await rig.store.extend("ada", hold.rid, 5, 60_000)
+    assert await rig.store.extend("ada", hold.rid, 5, lease_ms=0)  # its grace begins now
     await sweep_of(rig, SeenEarlier(found)).step()
     assert (await rig.account()).open_holds == 1
     assert await rig.rows() == []
