@@ -9,11 +9,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from redis.exceptions import RedisError
+
+from gateway.adapters.postgres.connection import open_pool
 from gateway.adapters.prometheus_metrics import JobsMetrics, ProxyMetrics
-from gateway.app.embedded import borrowed_stores
+from gateway.adapters.redis_store.streams import open_client
+from gateway.app.embedded import embedded_stores, ledger_url_of, redis_url_of
 from gateway.app.jobs_process import drain_of
-from gateway.app.stores import Stores, open_stores, prepare_ledger
+from gateway.app.ledger_schema import prepare_ledger
+from gateway.app.stores import Stores, open_stores
 from gateway.config import Settings
+from gateway.ports.ledger import LedgerUnavailable
 
 
 @asynccontextmanager
@@ -28,3 +34,30 @@ async def opened_for_command(settings: Settings, author: str) -> AsyncIterator[S
                 await drain_of(settings, stores, JobsMetrics()).drain_all()
                 stores.ledger.unlock_shards()
             yield stores
+
+
+@asynccontextmanager
+async def borrowed_stores(settings: Settings) -> AsyncIterator[None]:
+    """Embedded stores for a command: those that run already are used as they are."""
+    any_embedded = settings.redis.url.is_embedded or settings.ledger.url.is_embedded
+    if not any_embedded or await _answer(settings):
+        yield
+    else:
+        async with embedded_stores(settings):
+            yield
+
+
+async def _answer(settings: Settings) -> bool:
+    """Whether the embedded stores of this state directory run already."""
+    try:
+        if settings.ledger.url.is_embedded:
+            await (await open_pool(ledger_url_of(settings))).close()
+        if settings.redis.url.is_embedded:
+            client = open_client(redis_url_of(settings))
+            try:
+                await client.ping()
+            finally:
+                await client.aclose()
+    except (LedgerUnavailable, RedisError):
+        return False
+    return True

@@ -1,4 +1,4 @@
-"""Embedded stores as a process needs them: started here, or found running beside us.
+"""Embedded stores as a process needs them.
 
 The one place that turns `embedded` in the configuration into a URL. What the servers are and how
 they live is the launcher's business.
@@ -11,8 +11,6 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from redis.exceptions import RedisError
-
 from gateway.adapters.embedded import (
     RunningServer,
     postgres_url,
@@ -20,10 +18,7 @@ from gateway.adapters.embedded import (
     start_postgres,
     start_redis,
 )
-from gateway.adapters.postgres.connection import open_pool
-from gateway.adapters.redis_store.streams import open_client
 from gateway.config import Settings
-from gateway.ports.ledger import LedgerUnavailable
 
 _log = logging.getLogger("gateway.embedded")
 
@@ -62,30 +57,3 @@ async def embedded_stores(settings: Settings) -> AsyncIterator[Sequence[RunningS
         yield running
     finally:
         await asyncio.gather(*(server.stop() for server in running))
-
-
-@asynccontextmanager
-async def borrowed_stores(settings: Settings) -> AsyncIterator[None]:
-    """Embedded stores for a command: those that run already are used as they are."""
-    any_embedded = settings.redis.url.is_embedded or settings.ledger.url.is_embedded
-    if not any_embedded or await _answer(settings):
-        yield
-    else:
-        async with embedded_stores(settings):
-            yield
-
-
-async def _answer(settings: Settings) -> bool:
-    """Whether the embedded stores of this state directory run already."""
-    try:
-        if settings.ledger.url.is_embedded:
-            await (await open_pool(ledger_url_of(settings))).close()
-        if settings.redis.url.is_embedded:
-            client = open_client(redis_url_of(settings))
-            try:
-                await client.ping()
-            finally:
-                await client.aclose()
-    except (LedgerUnavailable, RedisError):
-        return False
-    return True

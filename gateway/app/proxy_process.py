@@ -56,7 +56,7 @@ async def run_proxy(settings: Settings) -> None:
         address = settings.listen.proxy
         listener = await listen_raw(worker.proxy.handle, address.host, address.port)
         stack.push_async_callback(listener.close)
-        inside = await answer_supervisor(settings, "proxy-0", metrics.render, worker.ready)
+        inside = await answer_supervisor(settings, "proxy", metrics.render, worker.ready)
         stack.push_async_callback(inside.close)
         beats = spawn(worker.open_holds.beat_forever(), "heartbeat")
         lag = watch_loop(metrics.loop_lag.set)

@@ -15,7 +15,6 @@ from gateway.adapters.clock import SystemClock
 from gateway.adapters.postgres.connection import open_pool
 from gateway.adapters.postgres.directory import PostgresDirectory
 from gateway.adapters.postgres.ledger import PostgresLedger
-from gateway.adapters.postgres.migrate import migrate
 from gateway.adapters.postgres.reports import PostgresReports
 from gateway.adapters.redis_store.calls import Calls, open_connections
 from gateway.adapters.redis_store.checks import check_server
@@ -87,15 +86,3 @@ async def open_stores(
     finally:
         await client.aclose()
         await connections.disconnect()
-
-
-async def prepare_ledger(settings: Settings) -> list[str]:
-    """Bring the ledger's schema up to date and its partitions ahead; names of what was applied."""
-    pool = await open_pool(ledger_url_of(settings))
-    try:
-        applied = await migrate(pool)
-        ledger = PostgresLedger(pool, ledger_url_of(settings))
-        await ledger.prepare_partitions(SystemClock().now_ms())
-        return applied
-    finally:
-        await pool.close()

@@ -65,21 +65,21 @@ def add_commands(commands: Commands) -> None:
 
 
 async def _serve(chosen: argparse.Namespace) -> int:
-    from gateway.app.process import configure_logs
-    from gateway.app.supervisor import ServeOptions, serve
+    from gateway.app.family import Family, FamilyOptions
 
-    configure_logs()
     settings = settings_of(chosen)
     keyless = not any(each.api_key for each in settings.upstreams.values())
-    await serve(
-        settings,
-        ServeOptions(
-            config=config_path(chosen),
-            stand_in=chosen.stand_in or (chosen.demo and keyless),
-            jobs=chosen.jobs == "here",
-            welcome=partial(_welcome, settings) if chosen.demo else None,
-        ),
-    )
+    stand_in = chosen.stand_in or (chosen.demo and keyless)
+    family = Family(FamilyOptions(config_path(chosen), stand_in, chosen.jobs == "here"))
+    await family.start()
+    try:
+        from gateway.app.process import configure_logs
+        from gateway.app.supervisor import serve
+
+        configure_logs()
+        await serve(settings, family, partial(_welcome, settings) if chosen.demo else None)
+    finally:
+        await family.stop()
     return 0
 
 
@@ -122,8 +122,8 @@ async def _jobs(chosen: argparse.Namespace) -> int:
 
 
 async def _migrate(chosen: argparse.Namespace) -> int:
-    from gateway.app.embedded import borrowed_stores
-    from gateway.app.stores import prepare_ledger
+    from gateway.app.command_stores import borrowed_stores
+    from gateway.app.ledger_schema import prepare_ledger
 
     settings = settings_of(chosen)
     async with borrowed_stores(settings):

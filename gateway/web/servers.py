@@ -120,7 +120,8 @@ async def listen_unix(app: web.Application, path: Path) -> Listener:
 
 
 async def _tell_no_version(_: web.Request, response: web.StreamResponse) -> None:
-    response.headers.setdefault(*SERVER)
+    name, value = SERVER
+    response.headers[name] = value
 
 
 def _clear(path: Path) -> None:
