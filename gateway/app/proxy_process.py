@@ -37,13 +37,18 @@ _DRAIN_S = 25.0
 _log = logging.getLogger("gateway.proxy")
 
 
-async def run_proxy(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, then finish what is open."""
-    stop = stop_signal()
-    metrics = ProxyMetrics(settings.models)
+def loaded_tokenizer(settings: Settings) -> BpeTokenizer:
+    """A tokenizer with the vocabularies of all configured models, so that no call waits for one."""
     tokenizer = BpeTokenizer()
     for encoding in {model.tokenizer for model in settings.models.values()}:
         tokenizer.load(encoding)
+    return tokenizer
+
+
+async def run_proxy(settings: Settings, tokenizer: BpeTokenizer) -> None:
+    """Serve until SIGTERM or SIGINT, then finish what is open."""
+    stop = stop_signal()
+    metrics = ProxyMetrics(settings.models)
     deadline_s = settings.redis.deadline_ms / 1000
     async with AsyncExitStack() as stack:
         stores = await stack.enter_async_context(

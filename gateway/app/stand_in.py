@@ -5,6 +5,7 @@ The stand-in counts by its own statement of OpenAI's formula; only the vocabular
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 from msgspec import structs
@@ -24,7 +25,6 @@ async def run_stand_in(listen: str, chunk_tokens: int, require_key: str | None) 
     stop = stop_signal()
     address = parse_address(listen)
     tokenizer = BpeTokenizer()
-    tokenizer.load(_ENCODING)
     stand_in = StandIn(
         StandInSettings(
             count_tokens=lambda text: tokenizer.count(text, _ENCODING),
@@ -35,6 +35,8 @@ async def run_stand_in(listen: str, chunk_tokens: int, require_key: str | None) 
         )
     )
     say_ready(openai=await stand_in.start())
+    # Ready first: whoever starts it has other processes to load, and a call that comes now waits.
+    await asyncio.to_thread(tokenizer.load, _ENCODING)
     await stop.wait()
     await stand_in.stop()
 

@@ -12,9 +12,10 @@ import json
 import os
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gateway.config import Settings, load
+if TYPE_CHECKING:
+    from gateway.config import Settings
 
 _BESIDE_PACKAGE = Path(__file__).resolve().parents[2] / "config.yaml"
 _IN_PACKAGE = Path(__file__).resolve().parents[1] / "_config.yaml"
@@ -48,6 +49,8 @@ def config_path(chosen: argparse.Namespace) -> Path:
 
 def settings_of(chosen: argparse.Namespace) -> Settings:
     """The settings of this command; ConfigError when the file is not in order."""
+    from gateway.config import load
+
     return load(config_path(chosen), os.environ)
 
 

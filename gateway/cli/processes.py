@@ -11,11 +11,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from gateway.cli.arguments import add_config, add_json, config_path, running, settings_of
 from gateway.cli.failures import CommandError
-from gateway.config import Settings
+
+if TYPE_CHECKING:
+    from gateway.config import Settings
 
 # What a command needs is imported by the command: `serve` starts three of these programs, and
 # importing all of it in each would take longer than everything else at the start.
@@ -91,18 +93,19 @@ async def _welcome(settings: Settings, places: Mapping[str, str]) -> None:
 
 async def _proxy(chosen: argparse.Namespace) -> int:
     from gateway.app.process import configure_logs, supervisors_word
-    from gateway.app.proxy_process import run_proxy
+    from gateway.app.proxy_process import loaded_tokenizer, run_proxy
     from gateway.app.stand_in import with_stand_in
 
     configure_logs()
     settings = settings_of(chosen)
+    tokenizer = loaded_tokenizer(settings)  # takes a while, and the stores are starting meanwhile
     stand_in_url = supervisors_word()
     if stand_in_url:
         settings = with_stand_in(settings, stand_in_url)
     if chosen.port is not None:
         proxy = replace(settings.listen.proxy, port=chosen.port)
         settings = replace(settings, listen=replace(settings.listen, proxy=proxy))
-    await run_proxy(settings)
+    await run_proxy(settings, tokenizer)
     return 0
 
 

@@ -13,9 +13,9 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from gateway.cli.arguments import add_config, add_json, running, settings_of, show
-from gateway.config import Settings
 
 if TYPE_CHECKING:
+    from gateway.config import Settings
     from gateway.core.identity import Identity
     from gateway.flow.accounts import Accounts
     from gateway.ports.quota_store import Snapshot

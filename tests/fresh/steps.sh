@@ -59,6 +59,8 @@ start_gateway() {
         sleep 0.05
     done
     took_s=$(awk -v a="$began" -v b="$(date +%s.%N)" 'BEGIN {printf "%.1f", b - a}')
+    # The screen for people comes a moment after the line for programs.
+    until grep -q '^Ctrl-C' "$work/screen" || [ $SECONDS -ge $deadline ]; do sleep 0.05; done
     cat "$work/screen"
 }
 

@@ -7,6 +7,7 @@ on the server must say what the fates say.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import count
 
 import hypothesis.strategies as st
 from hypothesis import settings
@@ -22,20 +23,19 @@ from tests.lua.script_calls import DAY_MS, GRACE_MS, LEASE_MS, NOW_MS, Lua
 
 MONTH_MS = 30 * DAY_MS
 LIMIT = 1_000
-RIDS = [f"01a0b1c2-d3e4-7f00-8000-{number:012d}" for number in range(4)]
-
-rids = st.sampled_from(RIDS)
-amounts = st.integers(0, 400)
+which = st.integers(0, 4)
+amounts = st.integers(0, 150)
+charges = st.integers(0, 600)
 
 
 @dataclass
 class Fate:
-    """What became of a rid: new, open, unseen, expired, lost with its epoch, booked late, ended."""
+    """What became of a hold: open, expired, lost (with its epoch), booked late, or ended."""
 
-    state: str = "new"
-    hold: int = 0
-    epoch: int = 0
-    period: int = 0
+    state: str
+    hold: int
+    epoch: int
+    period: int
     charged: int = 0
 
 
@@ -47,7 +47,8 @@ class Life(RuleBasedStateMachine):
         self.lua = lua
         self.lua.client.flushdb()
         self.now_ms, self.epoch = NOW_MS, 1
-        self.fates = {rid: Fate() for rid in RIDS}
+        self.fates: dict[str, Fate] = {}
+        self.rids = (f"01a0b1c2-d3e4-7f00-8000-{number:012d}" for number in count())
         self.in_force = NOW_MS - NOW_MS % MONTH_MS  # the period the account is in
         self.bring()
 
@@ -70,19 +71,18 @@ class Life(RuleBasedStateMachine):
         assert self.lua.hydrate("finish", token=token, settled=used, now=self.now_ms).code == 3
         self.in_force = self.period
 
-    @rule(rid=rids, prompt=amounts, outputs=st.tuples(amounts, amounts), choices=st.integers(1, 3))
-    def reserve(self, rid: str, prompt: int, outputs: tuple[int, int], choices: int) -> None:
-        fate = self.fates[rid]
-        if fate.state in ("ended", "lost", "booked late"):
-            return  # no gateway asks for a rid again once it has ended it
-        least, wanted = sorted(outputs)
+    def known(self, number: int) -> tuple[str, Fate]:
+        """One of the holds; those that have not ended come first, or little would happen."""
+        ranked = sorted(self.fates.items(), key=lambda item: item[1].state == "ended")
+        return ranked[number % len(ranked)]
+
+    @rule(prompt=amounts, outputs=st.tuples(amounts, amounts), choices=st.integers(1, 3))
+    def reserve(self, prompt: int, outputs: tuple[int, int], choices: int) -> None:
+        rid, (least, wanted) = next(self.rids), sorted(outputs)
         reply = self.lua.reserve(
             rid, prompt=prompt, wanted=wanted, least=least, choices=choices, limit=LIMIT,
             starts=self.period, ends=self.period + MONTH_MS, now=self.now_ms,
         )  # fmt: skip
-        if fate.state != "new":
-            assert reply.code == (2 if fate.state == "open" else -5)
-            return
         left = max(0, LIMIT - self.charged(self.period))
         room, needed = left - self.held(), prompt + least * choices
         if needed > room:
@@ -94,52 +94,65 @@ class Life(RuleBasedStateMachine):
         self.in_force = self.period
         self.fates[rid] = Fate("open", hold, self.epoch, self.period)
 
-    @rule(rid=rids, charge=st.integers(0, 1_500))
-    def settle(self, rid: str, charge: int) -> None:
-        fate = self.fates[rid]
+    @precondition(lambda self: self.fates)
+    @rule(number=which)
+    def ask_again(self, number: int) -> None:
+        rid, fate = self.known(number)
+        if fate.state in ("open", "expired", "late"):  # of no other it is known that it was
+            assert self.lua.reserve(rid, now=self.now_ms).code == (
+                2 if fate.state == "open" else -5
+            )
+
+    @precondition(lambda self: self.fates)
+    @rule(number=which, charge=charges)
+    def settle(self, number: int, charge: int) -> None:
+        rid, fate = self.known(number)
         if fate.state == "ended" and fate.epoch < self.epoch:
             return  # its gateway had the reply; after a loss nobody else could tell
         reply = self.lua.settle(
-            rid, charge=charge, epoch=fate.epoch or self.epoch,
-            period=fate.period or self.period, now=self.now_ms,
-        )  # fmt: skip
-        codes = {"open": 1, "expired": 2, "lost": 3}
-        assert reply.code == codes.get(fate.state, 0)
+            rid, charge=charge, epoch=fate.epoch, period=fate.period, now=self.now_ms
+        )
+        assert reply.code == {"open": 1, "expired": 2, "lost": 3}.get(fate.state, 0)
         if reply.code:
             over = max(0, charge - fate.hold) if fate.state == "open" else 0
             assert reply.overdraft == over
-            fate.charged, fate.state = charge, "booked late" if reply.code == 3 else "ended"
+            fate.charged, fate.state = charge, "late" if reply.code == 3 else "ended"
 
-    @rule(rid=rids)
-    def release(self, rid: str) -> None:
-        fate = self.fates[rid]
-        if fate.state in ("ended", "lost"):
-            return
-        assert self.lua.settle(rid, kind="release", now=self.now_ms).code == 4
-        if fate.state == "open":
-            fate.state = "ended"
-        elif fate.state == "new":
-            fate.state = "unseen"
+    @precondition(lambda self: self.fates)
+    @rule(number=which)
+    def release(self, number: int) -> None:
+        rid, fate = self.known(number)
+        if fate.state in ("open", "expired", "late"):
+            assert self.lua.settle(rid, kind="release", now=self.now_ms).code == 4
+            fate.state = "ended" if fate.state == "open" else fate.state
 
-    @rule(rid=rids, charge=amounts)
-    def expire(self, rid: str, charge: int) -> None:
-        fate, lease = self.fates[rid], self.lua.lease(rid)
+    @precondition(lambda self: self.fates)
+    @rule(number=which, charge=charges, early_ms=st.sampled_from([0, 1, LEASE_MS]))
+    def expire(self, number: int, charge: int, early_ms: int) -> None:
+        rid, fate = self.known(number)
+        lease = self.lua.lease(rid) or 0
+        self.now_ms = max(self.now_ms, int(lease) + GRACE_MS - early_ms)
         reply = self.lua.settle(rid, kind="expire", charge=charge, now=self.now_ms,
                                 epoch=self.epoch, period=fate.period)  # fmt: skip
-        if fate.state != "open":
-            assert reply.code == 0
-            return
-        assert lease is not None
-        assert reply.code == (5 if lease + GRACE_MS > self.now_ms else 1)
+        over = lease + GRACE_MS <= self.now_ms
+        assert reply.code == ((1 if over else 5) if fate.state == "open" else 0)
         if reply.code == 1:
             fate.state, fate.charged = "expired", charge
 
-    @rule(rid=rids, progress=amounts)
-    def extend(self, rid: str, progress: int) -> None:
-        found = self.lua.extend(rid, progress=progress, lease=NOW_MS)[0]
-        assert found == (self.fates[rid].state == "open")
+    @precondition(lambda self: self.fates)
+    @rule(number=which, progress=amounts)
+    def extend(self, number: int, progress: int) -> None:
+        rid, fate = self.known(number)
+        before = self.progress(rid)
+        found = self.lua.extend(rid, progress=progress, lease=LEASE_MS)[0]
+        assert found == (fate.state == "open")
+        assert self.progress(rid) == (max(before, progress) if found else before)
 
-    @rule(ms=st.sampled_from([1, LEASE_MS + GRACE_MS, DAY_MS, MONTH_MS]))
+    def progress(self, rid: str) -> int:
+        hold = self.lua.hold(rid) or ""
+        return int(hold.split(" ")[5]) if hold.startswith("h ") else 0
+
+    @rule(ms=st.sampled_from([1, DAY_MS, MONTH_MS]))
     def time_passes(self, ms: int) -> None:
         self.now_ms += ms
 
@@ -155,15 +168,22 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def the_server_says_what_the_fates_say(self) -> None:
         open_rids = {rid for rid, fate in self.fates.items() if fate.state == "open"}
-        used, held, count = self.lua.account("s", "h", "n")
-        assert (used, held, count) == (self.charged(self.in_force), self.held(), len(open_rids))
-        assert {rid for rid in RIDS if (self.lua.hold(rid) or "").startswith("h ")} == open_rids
-        assert open_rids <= {rid for rid in RIDS if self.lua.lease(rid) is not None}
+        used, held, holds = self.lua.account("s", "h", "n")
+        assert (used, held, holds) == (self.charged(self.in_force), self.held(), len(open_rids))
+        stored = {rid for rid in self.fates if (self.lua.hold(rid) or "").startswith("h ")}
+        leased = {rid for rid in self.fates if self.lua.lease(rid) is not None}
+        lost = {rid for rid, fate in self.fates.items() if fate.state == "lost"}
+        assert stored == leased - lost == open_rids
+
+    @invariant()
+    def the_period_before_keeps_its_figures(self) -> None:
+        starts, used = self.lua.account("lps", "ls")
+        assert starts == 0 or used == self.charged(starts)
 
     @invariant()
     def each_charge_is_in_the_outbox_once(self) -> None:
         rows = self.lua.rows()
-        booked = dict.fromkeys(RIDS, 0)
+        booked = dict.fromkeys(self.fates, 0)
         for row in rows:
             booked[row.corrects or row.event_id] += row.charged_tokens
         assert booked == {rid: fate.charged for rid, fate in self.fates.items()}
