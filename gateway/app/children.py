@@ -26,14 +26,13 @@ class ChildFailed(Exception):
 class Child:
     """One child process. `arguments` follow the program's name.
 
-    A child that `waits_for_word` loads what it needs and then waits until it is told to go on, so
-    that processes and stores can start side by side.
+    It loads what it needs and then waits until it is told to go on, so that processes and stores
+    can start side by side.
     """
 
-    def __init__(self, name: str, arguments: tuple[str, ...], waits_for_word: bool = True) -> None:
+    def __init__(self, name: str, arguments: tuple[str, ...]) -> None:
         self.name = name
         self.arguments = arguments
-        self._waits_for_word = waits_for_word
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -43,25 +42,24 @@ class Child:
             "-m",
             "gateway",
             *self.arguments,
-            stdin=asyncio.subprocess.PIPE if self._waits_for_word else asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             start_new_session=True,
             preexec_fn=partial(die_with_parent, signal.SIGKILL, os.getpid()),
         )
 
-    async def ready(self, word: str = "") -> dict[str, str]:
+    async def ready(self, word: str) -> dict[str, str]:
         """Tell it to go on, with one word of news, and wait until it is ready.
 
         The places it names in its `ready` line. ChildFailed if it ends instead.
         """
         process = self._process
-        if process is None or process.stdout is None:
+        if process is None or process.stdout is None or process.stdin is None:
             raise AssertionError(f"the {self.name} process was never started")
         try:
             async with asyncio.timeout(_READY_S):
-                if process.stdin is not None:
-                    process.stdin.write(f"{word}\n".encode())
-                    await process.stdin.drain()
+                process.stdin.write(f"{word}\n".encode())
+                await process.stdin.drain()
                 line = (await process.stdout.readline()).decode().split()
         except ConnectionError:
             line = []

@@ -1,4 +1,4 @@
-"""The processes of one `serve`: proxy, jobs, perhaps the stand-in; kept going, ended in order.
+"""The processes of one `serve`: proxy and jobs, started, kept going, and ended in order.
 
 Imports little, so that the children can load what they need while the supervisor loads the rest.
 What they serve, and on which stores, is not known here.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.app.children import Child, ChildFailed
@@ -19,45 +18,25 @@ _START_AGAIN_S = 1.0
 _log = logging.getLogger("gateway.serve")
 
 
-@dataclass(frozen=True, slots=True)
-class FamilyOptions:
-    """`stand_in`: answer calls with the built-in stand-in instead of the configured upstreams.
-    `jobs`: run the jobs process here."""
-
-    config: Path
-    stand_in: bool
-    jobs: bool
-
-
 class Family:
     """The children of one supervisor. `stop` may come at any time, and twice."""
 
-    def __init__(self, options: FamilyOptions) -> None:
-        kinds = ("proxy", "jobs") if options.jobs else ("proxy",)
-        self.members = [
-            Child(kind, (f"{kind}-process", "--config", str(options.config))) for kind in kinds
-        ]
-        self._stand_in: Child | None = None
-        if options.stand_in:
-            listen = ("mock-openai", "--listen", "127.0.0.1:0")
-            self._stand_in = Child("stand-in", listen, waits_for_word=False)
+    def __init__(self, config: Path, jobs: bool) -> None:
+        kinds = ("proxy", "jobs") if jobs else ("proxy",)
+        self.members = [Child(kind, (f"{kind}-process", "--config", str(config))) for kind in kinds]
         self._keepers: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Start all; they load what they need, and wait for the stores."""
-        for child in (*((self._stand_in,) if self._stand_in else ()), *self.members):
+        for child in self.members:
             await child.start()
 
-    async def places(self) -> dict[str, str]:
+    async def places(self, word: str) -> dict[str, str]:
         """The stores are up: let all go on, and keep them going. The places they listen on.
 
-        ChildFailed when one ends instead.
+        `word` is the stand-in's address, or empty. ChildFailed when one ends instead.
         """
-        places = {}
-        word = ""
-        if self._stand_in:
-            word = (await self._stand_in.ready())["openai"]
-            places["stand_in"] = word
+        places: dict[str, str] = {}
         readies = await asyncio.gather(*(child.ready(word) for child in self.members))
         for child, ready in zip(self.members, readies, strict=True):
             places |= ready
@@ -72,8 +51,6 @@ class Family:
             keeper.cancel()
         for child in self.members:
             await child.stop(_PROXY_STOP_S if child.name == "proxy" else _OTHERS_STOP_S)
-        if self._stand_in:
-            await self._stand_in.stop(_OTHERS_STOP_S)
 
 
 async def _keep(child: Child, word: str) -> None:

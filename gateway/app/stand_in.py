@@ -6,6 +6,8 @@ The stand-in counts by its own statement of OpenAI's formula; only the vocabular
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from msgspec import structs
@@ -13,10 +15,12 @@ from msgspec import structs
 from gateway.adapters.tokenizer.bpe import BpeTokenizer
 from gateway.app.process import say_ready, stop_signal
 from gateway.config import Settings
-from gateway.config.values import parse_address
+from gateway.config.values import Address, parse_address
+from gateway.ports.tasks import spawn
 from gateway.standin import StandIn, StandInSettings
 
 _ENCODING = "o200k_base"
+ANY_PORT = Address("127.0.0.1", 0)
 USER_HEADER = "x-quota-user"
 
 
@@ -24,6 +28,16 @@ async def run_stand_in(listen: str, chunk_tokens: int, require_key: str | None) 
     """Run a stand-in until SIGTERM or SIGINT. ValueError or OSError when it cannot listen there."""
     stop = stop_signal()
     address = parse_address(listen)
+    async with running_stand_in(address, chunk_tokens, require_key) as url:
+        say_ready(openai=url)
+        await stop.wait()
+
+
+@asynccontextmanager
+async def running_stand_in(
+    address: Address = ANY_PORT, chunk_tokens: int = 4, require_key: str | None = None
+) -> AsyncIterator[str]:
+    """A stand-in for as long as the block lasts; its base URL."""
     tokenizer = BpeTokenizer()
     stand_in = StandIn(
         StandInSettings(
@@ -34,11 +48,14 @@ async def run_stand_in(listen: str, chunk_tokens: int, require_key: str | None) 
             require_key=require_key,
         )
     )
-    say_ready(openai=await stand_in.start())
-    # Ready first: whoever starts it has other processes to load, and a call that comes now waits.
-    await asyncio.to_thread(tokenizer.load, _ENCODING)
-    await stop.wait()
-    await stand_in.stop()
+    url = await stand_in.start()
+    # Beside everything else that starts; a call that comes before it is done waits for it.
+    loading = spawn(asyncio.to_thread(tokenizer.load, _ENCODING), "stand-in's vocabulary")
+    try:
+        yield url
+    finally:
+        await stand_in.stop()
+        await asyncio.wait([loading])
 
 
 def with_stand_in(settings: Settings, base_url: str) -> Settings:

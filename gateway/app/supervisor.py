@@ -19,6 +19,7 @@ from gateway.app.family import Family
 from gateway.app.ledger_schema import prepare_ledger
 from gateway.app.places import noted_places
 from gateway.app.process import inside_socket, say_ready, stop_signal
+from gateway.app.stand_in import running_stand_in
 from gateway.config import Settings
 from gateway.web.ops import ops_app
 from gateway.web.servers import listen_app
@@ -34,9 +35,12 @@ class StoreDied(Exception):
     """An embedded store ended by itself."""
 
 
-async def serve(settings: Settings, family: Family, welcome: Welcome | None) -> None:
+async def serve(
+    settings: Settings, family: Family, stand_in: bool, welcome: Welcome | None
+) -> None:
     """Run until SIGTERM or SIGINT, with a family that was started already.
 
+    `stand_in`: the built-in stand-in, in this process, answers instead of the configured upstreams.
     `welcome` is called with the places once all is ready.
     """
     stop = stop_signal()
@@ -45,7 +49,10 @@ async def serve(settings: Settings, family: Family, welcome: Welcome | None) -> 
         stack.push_async_callback(family.stop)
         for name in await prepare_ledger(settings):
             _log.info("ledger: applied %s", name)
-        places = {"admin": "none", **await family.places()}
+        places = {"admin": "none"}
+        if stand_in:
+            places["stand_in"] = await stack.enter_async_context(running_stand_in())
+        places |= await family.places(places.get("stand_in", ""))
         ops = _Ops(settings, family)
         address = settings.listen.ops
         listener = await listen_app(

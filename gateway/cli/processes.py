@@ -67,19 +67,20 @@ def add_commands(commands: Commands) -> None:
 
 
 async def _serve(chosen: argparse.Namespace) -> int:
-    from gateway.app.family import Family, FamilyOptions
+    from gateway.app.family import Family
 
     settings = settings_of(chosen)
     keyless = not any(each.api_key for each in settings.upstreams.values())
     stand_in = chosen.stand_in or (chosen.demo and keyless)
-    family = Family(FamilyOptions(config_path(chosen), stand_in, chosen.jobs == "here"))
+    family = Family(config_path(chosen), jobs=chosen.jobs == "here")
     await family.start()
     try:
         from gateway.app.process import configure_logs
         from gateway.app.supervisor import serve
 
         configure_logs()
-        await serve(settings, family, partial(_welcome, settings) if chosen.demo else None)
+        welcome = partial(_welcome, settings) if chosen.demo else None
+        await serve(settings, family, stand_in, welcome)
     finally:
         await family.stop()
     return 0
