@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import asyncpg
 import pytest
-from ledger_samples import NOVEMBER_MS, OCTOBER_MS
 
 from gateway.adapters.postgres.connection import Pool
 from gateway.adapters.postgres.directory import PostgresDirectory
@@ -17,6 +16,7 @@ from gateway.core.identity import Identity
 from gateway.core.rid import make_rid
 from gateway.ports.ledger import Adjustment, Conflict
 from gateway.ports.quota_store import Entitlement
+from tests.contract.ledger_samples import NOVEMBER_MS, OCTOBER_MS
 
 ANN = Identity("ann", payer="ann", tier="free", rev=1, anchor_day=15, zone="Europe/London")
 DIGEST = hashlib.sha256(b"a key").digest()

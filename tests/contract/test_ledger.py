@@ -11,7 +11,6 @@ from typing import Any
 
 import asyncpg
 import pytest
-from ledger_samples import NOVEMBER_MS, OCTOBER_MS, sample_row, until
 
 from gateway.adapters.postgres.booking import dead_entry
 from gateway.adapters.postgres.connection import Pool, Timeouts, open_pool
@@ -19,6 +18,7 @@ from gateway.adapters.postgres.ledger import PostgresLedger
 from gateway.core.event import LedgerRow, ledger_row
 from gateway.core.rid import derived_rid
 from gateway.ports.ledger import BookReply, DeadEntry, LedgerUnavailable
+from tests.contract.ledger_samples import NOVEMBER_MS, OCTOBER_MS, sample_row, until
 
 
 async def totals(pool: Pool) -> tuple[int, int]:

@@ -22,6 +22,11 @@ def quiet(script: str, seconds: float) -> None:
     """Nobody watches the times here."""
 
 
+async def pause(redis_url: str, pause_ms: int) -> None:
+    async with Redis.from_url(redis_url) as client:
+        await client.client_pause(pause_ms)
+
+
 def be_busy() -> None:
     time.sleep(3 * DEADLINE_S)
 
@@ -37,29 +42,25 @@ async def test_a_process_that_stalls_does_not_take_redis_for_away(redis_url: str
 
 
 async def test_a_redis_that_does_not_answer_is_given_up_at_the_deadline(redis_url: str) -> None:
-    other = Redis.from_url(redis_url)
     connections = open_connections(redis_url, DEADLINE_S)
     calls = Calls(connections, DEADLINE_S, quiet)
     await calls.command("PING")
-    await other.execute_command("CLIENT", "PAUSE", "2000", "ALL")
+    await pause(redis_url, 2000)
     began = time.monotonic()
     with pytest.raises(StoreUnavailable):
         await calls.command("PING")
     assert DEADLINE_S <= time.monotonic() - began < 2.0
     await connections.disconnect()
-    await other.aclose()
 
 
 async def test_a_cancelled_call_stays_cancelled(redis_url: str) -> None:
-    other = Redis.from_url(redis_url)
     connections = open_connections(redis_url, 5.0)
     calls = Calls(connections, 5.0, quiet)
     await calls.command("PING")
-    await other.execute_command("CLIENT", "PAUSE", "500", "ALL")
+    await pause(redis_url, 500)
     call = asyncio.ensure_future(calls.command("PING"))
     await asyncio.sleep(0)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
     await connections.disconnect()
-    await other.aclose()

@@ -8,14 +8,13 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from ledger_samples import NOVEMBER_MS, OCTOBER_MS, sample_row
-
 from gateway.adapters.postgres.connection import Pool
 from gateway.adapters.postgres.directory import PostgresDirectory
 from gateway.adapters.postgres.ledger import PostgresLedger
 from gateway.adapters.postgres.reports import Charge, ExportFilter, PostgresReports, UserUsage
 from gateway.core.rid import derived_rid, make_rid
 from gateway.ports.ledger import Adjustment
+from tests.contract.ledger_samples import NOVEMBER_MS, OCTOBER_MS, sample_row
 
 
 async def export(pool: Pool, wanted: ExportFilter) -> list[dict[str, object]]:

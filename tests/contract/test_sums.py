@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
-from ledger_samples import NOVEMBER_MS, OCTOBER_MS, sample_row, until
 
 from gateway.adapters.postgres.connection import Pool
 from gateway.adapters.postgres.directory import PostgresDirectory
@@ -15,6 +14,7 @@ from gateway.adapters.postgres.ledger import PostgresLedger
 from gateway.core.rid import make_rid
 from gateway.ports.ledger import Adjustment, Conflict
 from gateway.ports.quota_store import LedgerSums
+from tests.contract.ledger_samples import NOVEMBER_MS, OCTOBER_MS, sample_row, until
 
 
 async def test_sums_wait_for_the_cursor(ledger: PostgresLedger) -> None:

@@ -10,18 +10,13 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import openai
 import pytest
-from running_gateway import RunningGateway
-from standin_process import StandInProcess
 
-
-class MakeGateway(Protocol):
-    """A gateway of the test's own, not started yet, with changes to the configuration."""
-
-    def __call__(self, **changes: Any) -> RunningGateway: ...
+from tests.gateway.running_gateway import MakeGateway, RunningGateway
+from tests.gateway.standin_process import StandInProcess
 
 
 @pytest.fixture(autouse=True)

@@ -19,13 +19,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import yaml
-from loopback import Reply, ask
 from prometheus_client.parser import text_string_to_metric_families
-from standin_process import UPSTREAM_KEY, StandInProcess
-from waiting_for import until
 
 from gateway.adapters.embedded.run_as import die_with_parent
 from gateway.adapters.postgres.reports import ExportFilter
@@ -33,6 +30,9 @@ from gateway.adapters.prometheus_metrics import ProxyMetrics
 from gateway.app.secrets_of_state import admin_token_of, pepper_of
 from gateway.app.stores import Stores, open_stores
 from gateway.config import Settings, load
+from tests.gateway.loopback import Reply, ask
+from tests.gateway.standin_process import UPSTREAM_KEY, StandInProcess
+from tests.gateway.waiting_for import until
 
 ROOT = Path(__file__).resolve().parents[2]
 T = TypeVar("T")
@@ -299,3 +299,9 @@ class RunningGateway:
 def prompt(text: str, **fields: Any) -> dict[str, Any]:
     """The body of a chat request with one message."""
     return {"model": MODEL, "messages": [{"role": "user", "content": text}], **fields}
+
+
+class MakeGateway(Protocol):
+    """A gateway of the test's own, not started yet, with changes to the configuration."""
+
+    def __call__(self, **changes: Any) -> RunningGateway: ...

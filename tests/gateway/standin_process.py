@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from loopback import ask
-from waiting_for import until
-
 from gateway.adapters.embedded.run_as import die_with_parent
+from tests.gateway.loopback import ask
+from tests.gateway.waiting_for import until
 
 # The only key that it lets in; no other place but the configuration may ever hold this text.
 UPSTREAM_KEY = "sk-upstream-canary-7f3c1e9b5d2a"

@@ -8,8 +8,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from loopback import Reply, ask, send_raw
-from running_gateway import MODEL, RunningGateway, prompt
+
+from tests.gateway.loopback import Reply, ask, send_raw
+from tests.gateway.running_gateway import MODEL, RunningGateway, prompt
 
 HELLO = json.dumps(prompt("Hello")).encode()
 IMAGE = {"type": "image_url", "image_url": {"url": "https://example.test/a.png"}}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from running_gateway import RunningGateway, prompt
+
+from tests.gateway.running_gateway import RunningGateway, prompt
 
 DEFAULT_CAP = 4096
 

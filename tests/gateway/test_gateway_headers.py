@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from urllib.parse import urlsplit
 
-from loopback import Reply, ask
-from running_gateway import RunningGateway, prompt
-from standin_process import UPSTREAM_KEY
+from tests.gateway.loopback import Reply, ask
+from tests.gateway.running_gateway import RunningGateway, prompt
+from tests.gateway.standin_process import UPSTREAM_KEY
 
 UPWARDS = {
     *("host", "content-type", "content-length", "accept-encoding"),

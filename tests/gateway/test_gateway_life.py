@@ -17,13 +17,12 @@ from urllib.parse import urlsplit
 
 import openai
 import pytest
-from conftest import MakeGateway
-from loopback import Reply, ask
 from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
-from running_gateway import MODEL, RunningGateway, processes_of, prompt
-from waiting_for import until
 
 from gateway.adapters.embedded import postgres_url, redis_url
+from tests.gateway.loopback import Reply, ask
+from tests.gateway.running_gateway import MODEL, MakeGateway, RunningGateway, processes_of, prompt
+from tests.gateway.waiting_for import until
 
 _UNSEEN_TOKENS_MAX = 512  # what a stream may have grown by since its last heartbeat
 QUICK_LEASE = {"ms": 2000, "grace_ms": 500, "heartbeat_ms": 200}

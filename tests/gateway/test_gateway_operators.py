@@ -9,13 +9,13 @@ import re
 
 import pytest
 import redis
-from loopback import ask
-from running_gateway import MODEL, RunningGateway, prompt
-from standin_process import StandInProcess
 
 from gateway.adapters.embedded import redis_url
 from gateway.adapters.redis_store.keys import account_keys
 from gateway.app.secrets_of_state import admin_token_of
+from tests.gateway.loopback import ask
+from tests.gateway.running_gateway import MODEL, RunningGateway, prompt
+from tests.gateway.standin_process import StandInProcess
 
 # The names of the design's list whose subjects exist, as Prometheus shows them.
 METRICS = {

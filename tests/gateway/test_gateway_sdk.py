@@ -8,7 +8,8 @@ from typing import Any
 import openai
 import pytest
 from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
-from running_gateway import MODEL, MODEL_THAT_COUNTS_NOTHING, RunningGateway, prompt
+
+from tests.gateway.running_gateway import MODEL, MODEL_THAT_COUNTS_NOTHING, RunningGateway, prompt
 
 Client = Callable[[str], openai.OpenAI]
 

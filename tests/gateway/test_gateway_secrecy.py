@@ -9,17 +9,17 @@ from pathlib import Path
 
 import asyncpg
 import redis
-from loopback import ask
-from running_gateway import (
+
+from gateway.adapters.embedded import postgres_url, redis_url
+from tests.gateway.loopback import ask
+from tests.gateway.running_gateway import (
     MODEL_WITH_WRONG_KEY,
     WRONG_KEY,
     RunningGateway,
     processes_of,
     prompt,
 )
-from standin_process import UPSTREAM_KEY
-
-from gateway.adapters.embedded import postgres_url, redis_url
+from tests.gateway.standin_process import UPSTREAM_KEY
 
 
 def everything_in_redis(gateway: RunningGateway) -> str:

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from loopback import Reply
-from running_gateway import RunningGateway
+from tests.gateway.loopback import Reply
+from tests.gateway.running_gateway import RunningGateway
 
 LIMIT, NEARLY = 100_000, 99_500
 PROMPT = "How many are left?\n@stand-in write=150"

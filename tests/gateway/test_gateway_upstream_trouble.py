@@ -8,8 +8,9 @@ from typing import Any
 
 import openai
 import pytest
-from loopback import Reply
-from running_gateway import (
+
+from tests.gateway.loopback import Reply
+from tests.gateway.running_gateway import (
     MODEL,
     MODEL_WITH_WRONG_KEY,
     MODEL_WITHOUT_UPSTREAM,
@@ -17,8 +18,8 @@ from running_gateway import (
     RunningGateway,
     prompt,
 )
-from standin_process import UPSTREAM_KEY
-from waiting_for import until
+from tests.gateway.standin_process import UPSTREAM_KEY
+from tests.gateway.waiting_for import until
 
 Client = Callable[[str], openai.OpenAI]
 

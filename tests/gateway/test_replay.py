@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running_gateway import MODEL, RunningGateway
-from standin_process import StandInProcess
-from waiting_for import until
 
 from gateway.app.replay import SAMPLE
 from gateway.replay.trace import count_rows, read_trace
+from tests.gateway.running_gateway import MODEL, RunningGateway
+from tests.gateway.standin_process import StandInProcess
+from tests.gateway.waiting_for import until
 
 ROWS = 60
 CONCURRENCY = 4

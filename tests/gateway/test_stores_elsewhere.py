@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from running_gateway import RunningGateway
+from tests.gateway.running_gateway import RunningGateway
 
 
 def test_serve_runs_on_stores_that_it_did_not_start(

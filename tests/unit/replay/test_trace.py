@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from sample_rows import ROWS, SAMPLE, sample_lines
 
 from gateway.replay.trace import COLUMNS, Row, TraceError, count_rows, read_trace
+from tests.unit.replay.sample_rows import ROWS, SAMPLE, sample_lines
 
 HEADER = ",".join(COLUMNS)
 TIME = "2023-11-16 18:15:46.6805900"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
-from standin_client import Client, count_words, running
 
 from gateway.standin import StandInSettings
+from tests.unit.standin.standin_client import Client, count_words, running
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from standin_client import Client, body, count_words, prompt_of, running
 from yarl import URL
 
 from gateway.standin import StandIn, StandInSettings
+from tests.unit.standin.standin_client import Client, body, count_words, prompt_of, running
 
 BOTH_CAPS = "invalid_parameter_combination"
 

@@ -6,13 +6,13 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from standin_client import count_words
 
 from gateway.adapters.tokenizer.bpe import BpeTokenizer
 from gateway.core.prompt import count_chat_prompt
 from gateway.standin.counting import Usage, prompt_tokens
 from gateway.standin.tally import Served, Tally
 from gateway.standin.writing import SENTENCE_TOKENS, text
+from tests.unit.standin.standin_client import count_words
 
 served = Served(status=200, prompt_tokens=5, completion_tokens=7, finished=True, reported=True)
 

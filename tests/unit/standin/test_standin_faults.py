@@ -7,7 +7,8 @@ from typing import Any
 
 import aiohttp
 import pytest
-from standin_client import Client, body, count_words, prompt_of, until
+
+from tests.unit.standin.standin_client import Client, body, count_words, prompt_of, until
 
 END_OF_CHUNKS = b"\r\n0\r\n\r\n"
 

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 import openai
 import pytest
 from openai.types.chat import ChatCompletionUserMessageParam
-from standin_client import Client, count_words, prompt_of
+
+from tests.unit.standin.standin_client import Client, count_words, prompt_of
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from standin_client import Client, body, prompt_of
+from tests.unit.standin.standin_client import Client, body, prompt_of
 
 
 async def test_requests_and_tokens_are_counted_by_user(client: Client) -> None:
