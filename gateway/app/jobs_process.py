@@ -20,7 +20,7 @@ from gateway.config import Settings
 from gateway.flow.accounts import Accounts
 from gateway.jobs.drain import Drain, DrainTerms
 from gateway.jobs.project import Projection
-from gateway.jobs.service import Step, run_forever
+from gateway.jobs.service import Step, run_forever, stop_between_steps
 from gateway.jobs.sweep import Sweep, SweepTerms
 from gateway.jobs.upkeep import Upkeep
 from gateway.ports.ledger import Conflict, LedgerUnavailable
@@ -29,6 +29,7 @@ from gateway.ports.tasks import spawn
 from gateway.web.admin import admin_app
 from gateway.web.servers import listen_app
 
+_STEP_S = 3.0  # longer than any step with both stores in order; the drain waits 1 s for events
 _LAST_DRAIN_S = 5.0
 _log = logging.getLogger("gateway.jobs")
 
@@ -59,13 +60,20 @@ async def run_jobs(settings: Settings, ops_port: bool) -> None:
         if ops_port:
             ops = await answer_operators(settings, metrics.render, ready)
             places["ops"] = ops.url(settings.listen.ops.host)
-        running.extend(spawn(run_forever(step), step.name) for step in steps)
+        turns = [asyncio.Lock() for _ in steps]
+        running.extend(
+            spawn(run_forever(step, turn), step.name)
+            for step, turn in zip(steps, turns, strict=True)
+        )
         say_ready(**places)
         stopped = spawn(stop.wait(), "stop")
         await asyncio.wait([stopped, *running], return_when=asyncio.FIRST_COMPLETED)
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await asyncio.gather(
+            *(
+                stop_between_steps(task, turn, _STEP_S)
+                for task, turn in zip(running, turns, strict=True)
+            )
+        )
         await _drain_the_rest(drain)
         stores.ledger.unlock_shards()
         await admin.close()

@@ -28,13 +28,17 @@ class Step(Protocol):
         ...
 
 
-async def run_forever(service: Step) -> None:
-    """Run the service's steps until cancelled; only a fault that is not a store's is raised."""
+async def run_forever(service: Step, turn: asyncio.Lock) -> None:
+    """Run the service's steps until cancelled; only a fault that is not a store's is raised.
+
+    Each step holds `turn`, so whoever holds it can cancel between two steps.
+    """
     pause_s = _FIRST_PAUSE_S
     while True:
         _stop_if_told()
         try:
-            rest_s = await service.step()
+            async with turn:
+                rest_s = await service.step()
         except (StoreUnavailable, LedgerUnavailable) as error:
             if pause_s == _FIRST_PAUSE_S:
                 _log.warning("%s waits for a store: %s", service.name, error)
@@ -46,6 +50,19 @@ async def run_forever(service: Step) -> None:
             pause_s = _FIRST_PAUSE_S
         if rest_s:
             await asyncio.sleep(rest_s)
+
+
+async def stop_between_steps(task: asyncio.Task[None], turn: asyncio.Lock, wait_s: float) -> None:
+    """Cancel a service while it rests; in mid-step only if the step takes longer than `wait_s`.
+
+    A statement that is cancelled while it is prepared leaves asyncpg's connection in disorder.
+    """
+    try:
+        async with asyncio.timeout(wait_s), turn:
+            task.cancel()
+    except TimeoutError:
+        task.cancel()
+    await asyncio.wait([task])
 
 
 def _stop_if_told() -> None:

@@ -127,7 +127,7 @@ async def test_the_drain_goes_on_by_itself_after_an_outage(rig: FlowRig) -> None
     await spend(rig, 2)
     rig.ledger.away = True
     drain, _ = drain_of(rig)
-    running = asyncio.ensure_future(run_forever(drain))
+    running = asyncio.ensure_future(run_forever(drain, asyncio.Lock()))
     await asyncio.sleep(0)
     rig.ledger.away = False
     await until(lambda: len(rig.ledger.rows) == 2)

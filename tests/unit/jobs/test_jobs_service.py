@@ -8,7 +8,7 @@ import logging
 
 import pytest
 
-from gateway.jobs.service import run_forever
+from gateway.jobs.service import run_forever, stop_between_steps
 from gateway.ports.ledger import LedgerUnavailable
 from gateway.ports.quota_store import StoreRejected, StoreUnavailable
 
@@ -49,7 +49,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 async def run_through(step: Scripted) -> None:
-    running = asyncio.ensure_future(run_forever(step))
+    running = asyncio.ensure_future(run_forever(step, asyncio.Lock()))
     waiting = asyncio.ensure_future(step.done.wait())
     await asyncio.wait([running, waiting], timeout=10, return_when=asyncio.FIRST_COMPLETED)
     assert step.done.is_set()
@@ -104,7 +104,7 @@ async def test_a_cancellation_that_a_step_loses_still_ends_the_service() -> None
             return 0.0
 
     deaf = Deaf()
-    running = asyncio.ensure_future(run_forever(deaf))
+    running = asyncio.ensure_future(run_forever(deaf, asyncio.Lock()))
     await asyncio.wait_for(deaf.begun.wait(), 10)
     running.cancel()
     await asyncio.wait([running], timeout=10)
@@ -112,7 +112,45 @@ async def test_a_cancellation_that_a_step_loses_still_ends_the_service() -> None
     assert deaf.steps == 1
 
 
+class Slow:
+    """A step that ends when it is let go, and notes whether it did."""
+
+    name = "slow"
+
+    def __init__(self) -> None:
+        self.begun, self.let_go = asyncio.Event(), asyncio.Event()
+        self.finished = 0
+
+    async def step(self) -> float:
+        self.begun.set()
+        await self.let_go.wait()
+        self.finished += 1
+        return 100.0
+
+
+async def test_a_service_is_stopped_between_its_steps() -> None:
+    slow, turn = Slow(), asyncio.Lock()
+    running = asyncio.ensure_future(run_forever(slow, turn))
+    await asyncio.wait_for(slow.begun.wait(), 10)
+    stopping = asyncio.ensure_future(stop_between_steps(running, turn, 10))
+    await asyncio.sleep(0)
+    assert not running.done()
+    slow.let_go.set()
+    await asyncio.wait_for(stopping, 10)
+    assert running.cancelled()
+    assert slow.finished == 1
+
+
+async def test_a_step_without_end_is_stopped_all_the_same() -> None:
+    slow, turn = Slow(), asyncio.Lock()
+    running = asyncio.ensure_future(run_forever(slow, turn))
+    await asyncio.wait_for(slow.begun.wait(), 10)
+    await asyncio.wait_for(stop_between_steps(running, turn, 0.01), 10)
+    assert running.cancelled()
+    assert slow.finished == 0
+
+
 @pytest.mark.parametrize("fault", [KeyError("a fault"), StoreRejected("a fault")])
 async def test_a_fault_that_is_no_store_s_ends_the_service(fault: Exception) -> None:
     with pytest.raises(type(fault)):
-        await asyncio.wait_for(run_forever(Scripted(0.0, fault)), 10)
+        await asyncio.wait_for(run_forever(Scripted(0.0, fault), asyncio.Lock()), 10)
