@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
-_WIDTH = 110
+_WIDTH = 140
 
 
 def add_commands(commands: Commands) -> None:
@@ -70,7 +70,7 @@ def print_verdict(verdict: Verdict) -> None:
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2))
-    table.add_column("user")
+    table.add_column("user", no_wrap=True)
     table.add_column("tier")
     columns = ["ledger", "redis off"]
     if verdict.compared_upstream:
