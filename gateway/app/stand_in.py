@@ -15,12 +15,11 @@ from msgspec import structs
 from gateway.adapters.tokenizer.bpe import BpeTokenizer
 from gateway.app.process import say_ready, stop_signal
 from gateway.config import Settings
-from gateway.config.values import Address, parse_address
+from gateway.config.values import parse_address
 from gateway.ports.tasks import spawn
 from gateway.standin import StandIn, StandInSettings
 
 _ENCODING = "o200k_base"
-ANY_PORT = Address("127.0.0.1", 0)
 USER_HEADER = "x-quota-user"
 
 
@@ -28,28 +27,30 @@ async def run_stand_in(listen: str, chunk_tokens: int, require_key: str | None) 
     """Run a stand-in until SIGTERM or SIGINT. ValueError or OSError when it cannot listen there."""
     stop = stop_signal()
     address = parse_address(listen)
-    async with running_stand_in(address, chunk_tokens, require_key) as url:
-        say_ready(openai=url)
-        await stop.wait()
+    tokenizer = BpeTokenizer()
+    tokenizer.load(_ENCODING)
+    settings = StandInSettings(
+        count_tokens=lambda text: tokenizer.count(text, _ENCODING),
+        host=address.host,
+        port=address.port,
+        chunk_tokens=chunk_tokens,
+        require_key=require_key,
+    )
+    stand_in = StandIn(settings)
+    say_ready(openai=await stand_in.start())
+    await stop.wait()
+    await stand_in.stop()
 
 
 @asynccontextmanager
-async def running_stand_in(
-    address: Address = ANY_PORT, chunk_tokens: int = 4, require_key: str | None = None
-) -> AsyncIterator[str]:
-    """A stand-in for as long as the block lasts; its base URL."""
+async def running_stand_in() -> AsyncIterator[str]:
+    """A stand-in on any port for as long as the block lasts; its base URL.
+
+    Its vocabulary loads beside everything else that starts; a call that comes sooner waits for it.
+    """
     tokenizer = BpeTokenizer()
-    stand_in = StandIn(
-        StandInSettings(
-            count_tokens=lambda text: tokenizer.count(text, _ENCODING),
-            host=address.host,
-            port=address.port,
-            chunk_tokens=chunk_tokens,
-            require_key=require_key,
-        )
-    )
+    stand_in = StandIn(StandInSettings(lambda text: tokenizer.count(text, _ENCODING)))
     url = await stand_in.start()
-    # Beside everything else that starts; a call that comes before it is done waits for it.
     loading = spawn(asyncio.to_thread(tokenizer.load, _ENCODING), "stand-in's vocabulary")
     try:
         yield url
