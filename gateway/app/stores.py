@@ -68,7 +68,12 @@ async def open_stores(
         pool = await open_pool(ledger_url_of(settings))
         try:
             calls = Calls(connections, deadline_s, metrics.store_call)
-            store = RedisQuotaStore(calls, load_scripts(lua_folder()), shards_count)
+            scripts = load_scripts(lua_folder())
+            # Before traffic: a settlement that had to bring its script along first would not be
+            # with Redis yet when its answer is with the client.
+            for script in scripts.values():
+                await calls.command("SCRIPT", "LOAD", script.source)
+            store = RedisQuotaStore(calls, scripts, shards_count)
             ledger = PostgresLedger(pool, ledger_url_of(settings))
             shards = Shards(store, ledger, shards_count)
             yield Stores(

@@ -18,9 +18,11 @@ from urllib.parse import urlsplit
 
 import openai
 import pytest
+import redis
 from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 
 from gateway.adapters.embedded import postgres_url, redis_url
+from gateway.adapters.redis_store.scripts import load_scripts, lua_folder
 from tests.gateway.loopback import Reply, ask
 from tests.gateway.running_gateway import MODEL, MakeGateway, RunningGateway, processes_of, prompt
 from tests.gateway.waiting_for import until
@@ -150,6 +152,13 @@ def test_a_child_that_dies_is_replaced_where_it_was(make_gateway: MakeGateway) -
     log = gateway.stderr.read_text()
     assert "the proxy process ended with code -9 and is started again" in log
     assert "the jobs process ended with code -9 and is started again" in log
+
+
+def test_redis_has_every_script_before_the_first_call(make_gateway: MakeGateway) -> None:
+    gateway = make_gateway().start()
+    shas = [script.sha for script in load_scripts(lua_folder()).values()]
+    with redis.Redis.from_url(redis_url(gateway.state_dir)) as client:
+        assert client.script_exists(*shas) == [True] * len(shas)
 
 
 def test_a_second_gateway_on_the_same_state_says_who_has_it(gateway: RunningGateway) -> None:
