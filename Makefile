@@ -7,7 +7,7 @@ ARGS ?=
 export VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lock fresh
+.PHONY: help run test check lock fresh mutants
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*##/make \1\t/p' Makefile | expand -t 12
@@ -43,3 +43,7 @@ lock:  ## write requirements/*.lock anew from pyproject.toml (ARGS=--upgrade for
 
 fresh:  ## prove run, test and the Dockerfile in a bare Debian, as root and not (needs root)
 	@exec bash tests/fresh/run.sh
+
+mutants:  ## plant faults in copies of the scripts; the tests must notice (ARGS="--seed 2 --count 20")
+	@$(PYTHON) bootstrap.py test
+	@exec $(VENV)/bin/python -m tests.mutants.run $(ARGS)

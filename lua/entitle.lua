@@ -1,49 +1,59 @@
 #!lua flags=allow-oom
--- purpose: project what the ledger says of a payer (its adjustments) at a revision.
--- promise: revisions only rise: an older projection that comes late is ignored.
--- prelude: account
--- KEYS: 1 meta · 2 account
--- ARGV: 1 revision · 2 period start ms · 3 period end ms · 4 adjusted tokens of that period, signed
--- RETURNS: code, revision now. Codes: 1 projected · 0 older than what is there
---          -1 meta missing · -2 no account, or none of this period yet (hydration will read the
---          ledger) · -4 the period has not begun by the server's time: ask again then
--- invariants: adjustments are absolute and belong to one period; a period never goes back.
--- cost: TIME, 1 HGET, 1 HMGET, 1 HSET. No loop.
+-- purpose: project what the ledger says of an account (adjustments, packs) at a revision.
+-- promise: revisions only rise: an older projection that comes late is ignored. A pack never
+--          rises: one that is known keeps what is left of it, or loses it (a refund).
+-- prelude: values account packs told
+-- KEYS: 1 meta · 2 account · 3 packs
+-- ARGV: 1 revision · 2 period start ms · 3 period end ms
+--       4 adjusted tokens of that period, signed · 5 packs ("id tokens ends_ms,…", or '')
+--       6 now ms (only where meta says clock = test), else ''
+-- RETURNS: code, revision now, now. Codes: 1 projected · 0 older than what is there
+--          -1 meta missing · -2 no account (hydration will read the ledger)
+--          -4 the period has not begun by the server's time: ask again then
+-- invariants: adjustments are absolute and belong to one period; a period never goes back. Of an
+--             account that is being hydrated only the revision rises: what is read from the ledger
+--             must not be older.
+-- cost: TIME, 2 HMGET, 1 HGETALL where there are packs, 2 or 3 HSET, and an HSET or HDEL a pack.
+--       Loops over packs.
 
-local meta_key, account_key = KEYS[1], KEYS[2]
-local rev, starts, ends = amount(ARGV[1]), amount(ARGV[2]), amount(ARGV[3])
-local adjusted = signed(ARGV[4])
-if not (rev and starts and ends and adjusted) then
-  return redis.error_reply('ERR entitle: an argument is not a whole amount')
+local meta_key, account_key, packs_key = KEYS[1], KEYS[2], KEYS[3]
+local adjusted, told = signed(ARGV[4]), read_told(ARGV[5])
+if not are_amounts(1, 3) or not adjusted or not told then
+  return redis.error_reply('ERR entitle: an argument is not of its kind')
 end
+local rev, starts, ends = ARGV[1] + 0, ARGV[2] + 0, ARGV[3] + 0
 
-local epoch = redis.call('HGET', meta_key, 'e')
-if not epoch then
-  return { -1, 0 }
+local epoch, now = read_meta(meta_key, ARGV[6])
+if not now then
+  return redis.error_reply('ERR entitle: a clock of the caller is refused')
+elseif epoch == 0 then
+  return { -1, 0, now }
 end
 local account = read_account(account_key)
-if not in_force(account, tonumber(epoch))
-   or (account.hydrating and account.starts ~= starts) then
-  return { -2, 0 }
+if not in_force(account, epoch) then
+  return { -2, 0, now }
 end
 if rev <= account.rev then
-  return { 0, account.rev }
+  return { 0, account.rev, now }
 end
-local now = server_ms(false, NONE)
+if account.hydrating then
+  redis.call('HSET', account_key, 'r', rev)
+  return { 1, rev, now }
+end
 if starts > now then -- the revision may not rise past adjustments that cannot be taken yet
-  return { -4, account.rev }
+  return { -4, account.rev, now }
 end
--- The adjustments of a period that this account has left are not its own.
-local fields = { 'r', whole(rev) }
-roll(account, now, starts, ends)
-if account.starts == starts then
-  fields[3], fields[4] = 'adj', whole(adjusted)
-  if account.rolled then
-    for _, item in ipairs({ 'ps', whole(starts), 'pe', whole(ends), 's', '0', 'g', '0', 'lps',
-                            whole(account.last_starts), 'ls', whole(account.last_settled) }) do
-      fields[#fields + 1] = item
-    end
-  end
+if now < ends then
+  roll(account, now, starts, ends)
 end
-redis.call('HSET', account_key, unpack(fields))
-return { 1, rev }
+if account.starts == starts then -- else they belong to a period that the account has left
+  account.adjusted = adjusted
+end
+local left = {}
+for _, pack in ipairs(read_packs(packs_key, account)) do
+  left[pack.id] = pack.left
+end
+merge_packs(packs_key, account, told, left)
+store(account, 0, 0, 0)
+redis.call('HSET', account_key, 'r', rev, 'adj', account.adjusted, 'k', account.packs)
+return { 1, rev, now }

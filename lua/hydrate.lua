@@ -2,73 +2,70 @@
 -- purpose: bring a missing account back from the ledger, in two steps.
 -- promise: what is settled between the steps is counted once; of several gateways one finishes;
 --          an account in force is never touched.
--- prelude: account
--- KEYS: 1 meta · 2 account · 3 holds · 4 outbox
+-- prelude: values account told outbox
+-- KEYS: 1 meta · 2 account · 3 packs · 4 outbox · 5 holds (only for a payer)
 -- ARGV: 1 step: begin | finish · 2 period start ms · 3 period end ms · 4 token (finish)
---       5 settled tokens · 6 adjusted tokens, signed · 7 cost nano-GBP · 8 revision
---       9 now ms (only where meta says clock = test), else ''
+--       5 settled tokens · 6 of these from packs · 7 adjusted tokens, signed · 8 cost nano-GBP
+--       9 revision · 10 packs ("id tokens ends_ms,…", or '')
+--       11 now ms (only where meta says clock = test), else ''
 -- RETURNS: code, token, stream id, epoch, period start. Codes: 1 begun (or joined) · 2 in force
---          3 finished · 0 another finished first · -1 meta missing
--- invariants: `y` = "<token> <stream id>" marks an account whose sums are still in the ledger only;
---             the sums of events up to that id are added once, by whoever holds the token.
--- cost: TIME, 2 HMGET, and to finish 1 HSET, 1 HDEL; to begin 1 EXISTS, 1 XINFO, 1 HGETALL, 1 DEL,
---       1 HSET, and 1 HDEL a hold of an older epoch: the one loop.
+--          3 finished · 4 the sums are older than what was projected meanwhile: read them again
+--          0 another finished first · -1 meta missing
+-- invariants: `y`, the token, marks an account whose sums are still in the ledger only; those of
+--             events up to `b`, the stream id at its begin, are added once.
+-- cost: TIME, 2 HMGET, 1 HGET; to finish 2 or 3 HSET, 1 HDEL, and 1 HSET a pack; to begin 1 EXISTS,
+--       1 XINFO, 1 HGETALL, 1 DEL, 1 HSET, and 1 HSET a hold of an older epoch. Loops over both.
 
-local meta_key, account_key, holds_key, outbox_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local step, starts, ends, token = ARGV[1], amount(ARGV[2]), amount(ARGV[3]), ARGV[4]
-local settled, adjusted = signed(ARGV[5]), signed(ARGV[6])
-local cost, rev = signed(ARGV[7]), amount(ARGV[8])
-if not (starts and ends and settled and adjusted and cost and rev)
+local meta_key, account_key, packs_key, outbox_key, holds_key = unpack(KEYS)
+local step, token = ARGV[1], ARGV[4]
+local settled, from_packs, adjusted = signed(ARGV[5]), signed(ARGV[6]), signed(ARGV[7])
+local cost, rev, told = signed(ARGV[8]), amount(ARGV[9]), read_told(ARGV[10])
+if not (are_amounts(2, 3) and settled and from_packs and adjusted and cost and rev and told)
    or (step ~= 'begin' and step ~= 'finish') then
   return redis.error_reply('ERR hydrate: an argument is not of its kind')
 end
 
-local meta = redis.call('HMGET', meta_key, 'e', 'clock')
-local now = server_ms(meta[2], ARGV[9])
+local epoch, now = read_meta(meta_key, ARGV[11])
 if not now then
   return redis.error_reply('ERR hydrate: a clock of the caller is refused')
-end
-if not meta[1] then
+elseif epoch == 0 then
   return { -1, NONE, NONE, 0, 0 }
 end
-local epoch = tonumber(meta[1])
 local account = read_account(account_key)
 local there = in_force(account, epoch)
 if there and not account.hydrating then
   return { step == 'begin' and 2 or 0, NONE, NONE, epoch, account.starts }
 end
-if there then
-  local held_token, last_id = string.match(account.hydrating, '^(%S+) (%S+)$')
-  if step == 'begin' then
-    return { 1, held_token, last_id, epoch, account.starts }
-  end
-  if held_token ~= token then
-    return { 0, NONE, NONE, epoch, account.starts }
-  end
-  if account.rev > rev then -- a projection came in between and knows better
-    rev, adjusted = account.rev, account.adjusted
-  end
-  redis.call('HSET', account_key, 's', whole(account.settled + settled), 'adj', whole(adjusted),
-             'g', whole(account.nano_gbp + cost), 'r', whole(rev))
-  redis.call('HDEL', account_key, 'y')
-  return { 3, token, last_id, epoch, account.starts }
+local base = there and redis.call('HGET', account_key, 'b')
+if step == 'begin' and there then
+  return { 1, account.hydrating, base, epoch, account.starts }
 end
 if step == 'finish' then
-  return { 0, NONE, NONE, epoch, 0 }
+  if not there or account.hydrating ~= token then
+    return { 0, NONE, NONE, epoch, there and account.starts or 0 }
+  end
+  if account.rev > rev then
+    return { 4, token, base, epoch, account.starts }
+  end
+  account.settled, account.from_packs = account.settled + settled, account.from_packs + from_packs
+  account.nano_gbp, account.is_charged = account.nano_gbp + cost, true
+  merge_packs(packs_key, account, told, {})
+  store(account, 0, 0, 0)
+  redis.call('HSET', account_key, 'r', rev, 'adj', adjusted, 'k', account.packs)
+  redis.call('HDEL', account_key, 'y')
+  return { 3, token, base, epoch, account.starts }
 end
 
 local newest = newest_id(outbox_key)
-token = whole(epoch) .. ':' .. whole(now) .. ':' .. newest
--- Open holds of an older epoch mean nothing any more. Kept endings stay: without them a repeated
--- settlement would count a second time.
-local kept = redis.call('HGETALL', holds_key)
+token = string.format('%d:%d:%s', epoch, now, newest)
+-- An open hold of an older epoch becomes an orphan: nothing is held by it any more, but its charge
+-- is still to come. Kept endings stay: without them a repeated settlement would count again.
+local kept = holds_key and redis.call('HGETALL', holds_key) or {}
 for place = 1, #kept, 2 do
-  if string.sub(kept[place + 1], 1, 2) == 'h ' then
-    redis.call('HDEL', holds_key, kept[place])
+  if string.find(kept[place + 1], '^h %d+ %d+ %d+ %d+ %d+ %d+ ') then
+    redis.call('HSET', holds_key, kept[place], 'o' .. string.sub(kept[place + 1], 2))
   end
 end
-redis.call('DEL', account_key)
-redis.call('HSET', account_key, 'e', whole(epoch), 'r', '0', 'ps', whole(starts),
-           'pe', whole(ends), 's', '0', 'adj', '0', 'h', '0', 'n', '0', 'g', '0', 'q', '0',
-           'al', '0', 'lps', '0', 'ls', '0', 'y', token .. ' ' .. newest)
-return { 1, token, newest, epoch, starts }
+redis.call('DEL', account_key, packs_key)
+redis.call('HSET', account_key, 'e', epoch, 'ps', ARGV[2], 'pe', ARGV[3], 'b', newest, 'y', token)
+return { 1, token, newest, epoch, ARGV[2] + 0 }

@@ -2,119 +2,119 @@
 -- purpose: end a hold, charge what it cost, and append the event to the outbox.
 -- promise: a hold ends once; the charge and its event are one step; a charge is never refused,
 --          memory full or not. Repeating a rid changes nothing.
--- prelude: account
--- KEYS: 1 meta · 2 account · 3 holds · 4 leases · 5 outbox · 6 kept endings
--- ARGV: 1 rid · 2 member ("<account> <rid>") · 3 kind: settle | release | expire
+-- prelude: values account packs tier charge
+-- KEYS: 1 meta · 2 account · 3 holds · 4 leases · 5 outbox · 6 kept endings · 7 packs
+--       8 tier · 9 account of the member (only where the payer is a team)
+-- ARGV: 1 rid · 2 lease member ("<account> <rid>") · 3 kind: settle | release | expire
 --       4 epoch of the hold · 5 period start of the hold, ms · 6 charge, tokens
---       7 cost, nano-GBP · 8 grace ms (expire) · 9 event (JSON; a release has none)
---       10 now ms (only where meta says clock = test), else ''
--- RETURNS: code, rid, used, held, limit, overdraft, stream id. Codes: 1 settled (or expired)
---          0 nothing open · 2 an expired hold corrected · 3 booked late, hold lost with an epoch
---          4 released · 5 the lease still runs · -1 meta missing
--- invariants: held falls by the hold; settled of the hold's own period rises by the charge; the
---             outbox gets one event a charge, numbered without gaps within the account.
---             Kept endings: "v" released unseen, 60 s (a reserve that comes late finds it);
---             "x tokens nano_gbp" expired, 24 h (a settle that comes late corrects it);
---             "d" booked late, 24 h (its repetition finds it).
--- cost: TIME, 2 HMGET, 1 HGET, 1 XADD, 1 HSET, 1 HDEL, 1 ZREM; an expiry also 1 ZSCORE, a kept
---       ending 1 HSET and 1 ZADD. No loop.
+--       7 cost, nano-GBP · 8 grace ms (expire) · 9 allowance of the hold, tokens
+--       10 start of a capped tier's period, ms, else '' · 11 thresholds, percent, rising
+--       12 event (JSON) · 13 now ms (only where meta says clock = test), else ''
+-- RETURNS: code, rid, used, held, limit, threshold crossed, from allowance, from packs, overdraft,
+--          stream id, epoch. Codes: 1 settled (or expired) · 0 nothing open
+--          2 an expired hold corrected · 3 booked late, the hold is gone · 4 released
+--          5 the lease still runs · -1 meta missing
+-- invariants: held falls by the hold; the figures of the hold's own period rise by the charge, the
+--             allowance first, then packs that lived when the hold was made, then the allowance
+--             again; the outbox gets one event a charge, numbered without gaps within the account.
+--             A release leaves a mark: a reserve that comes late, or twice, must find it.
+-- cost: TIME, 2 to 4 HMGET, 1 to 3 HGET, 1 XADD, 1 HDEL, 1 or 2 ZREM, an HSET each for account,
+--       member, tier, changed pack and kept ending (two for an account's period before); HGETALL
+--       where there are packs, ZSCORE to expire, ZADD to keep. Loops over packs and thresholds.
 
-local meta_key, account_key, holds_key, leases_key, outbox_key, endings_key =
-  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local rid, member, kind, hold_epoch = ARGV[1], ARGV[2], ARGV[3], amount(ARGV[4])
-local hold_period, charge, cost = amount(ARGV[5]), amount(ARGV[6]), amount(ARGV[7])
-local grace_ms, event = amount(ARGV[8]), ARGV[9]
-local UNSEEN_MS, BOOKED_MS = 60000, 86400000
-if not (hold_epoch and hold_period and charge and cost and grace_ms) or rid == NONE
+local meta_key, account_key, holds_key, leases_key, outbox_key, endings_key, packs_key, tier_key,
+  member_key = unpack(KEYS)
+local rid, lease_member, kind, event = ARGV[1], ARGV[2], ARGV[3], ARGV[12]
+local RELEASED_MS, BOOKED_MS = 60000, 86400000
+if not are_amounts(4, 9) or not are_given(10, 10) or rid == NONE
    or (kind ~= 'settle' and kind ~= 'release' and kind ~= 'expire') then
   return redis.error_reply('ERR settle: an argument is not of its kind')
 end
-
-local meta = redis.call('HMGET', meta_key, 'e', 'clock')
-local now = server_ms(meta[2], ARGV[10])
+local hold_epoch, period, charge, cost = ARGV[4] + 0, ARGV[5] + 0, ARGV[6] + 0, ARGV[7] + 0
+local epoch, now = read_meta(meta_key, ARGV[13])
 if not now then
   return redis.error_reply('ERR settle: a clock of the caller is refused')
+elseif epoch == 0 then
+  return { -1, rid, 0, 0, 0, 0, 0, 0, 0, NONE, 0 }
 end
-local epoch = tonumber(meta[1] or '0')
-local account = read_account(account_key)
-account = in_force(account, epoch) and account or nil
+local account, member = read_counted(epoch, account_key), read_counted(epoch, member_key)
+local paid = { allowance = 0, packs = 0, overdraft = 0 }
 
-local function answer(code, overdraft, stream_id)
-  local a = account or { settled = 0, adjusted = 0, held = 0, allowance = 0 }
-  return { code, rid, used_tokens(a), a.held, a.allowance, overdraft or 0, stream_id or NONE }
+local function answer(code, stream_id, threshold)
+  return { code, rid, account and math.max(0, against_allowance(account)) or 0,
+           account and account.held or 0, account and account.allowance or 0, threshold or 0,
+           paid.allowance, paid.packs, paid.overdraft, stream_id or NONE, epoch }
 end
 
-if not meta[1] then
-  return answer(-1)
-end
-local found = redis.call('HGET', holds_key, rid)
-local _, hold, period = string.match(found or NONE, '^h (%d+) (%d+) (%d+) ')
-hold, period = tonumber(hold), tonumber(period) or hold_period
-local booked, booked_cost = string.match(found or NONE, '^x (%d+) (%d+)$')
-local was, was_cost = tonumber(booked) or 0, tonumber(booked_cost) or 0
-
--- Writes follow the one that may fail (XADD): absolute values, into keys that were read above. The
--- sorted sets come last, so that a spoilt one cannot make a second charge.
-local function save(charge_change, cost_change, events)
-  if not account then return end
-  if hold then
-    account.held, account.open = account.held - hold, account.open - 1
+local found = read_ending(redis.call('HGET', holds_key, rid))
+local is_open, was = found and found.is_open, found and found.state == 'x' and found
+if kind == 'expire' then
+  local deadline = redis.call('ZSCORE', leases_key, lease_member)
+  if not is_open or not deadline then
+    return answer(0)
+  elseif deadline + ARGV[8] > now then
+    return answer(5)
   end
-  if period == account.starts then
-    account.settled = account.settled + charge_change
-    account.nano_gbp = account.nano_gbp + cost_change
-  elseif period == account.last_starts then
-    account.last_settled = account.last_settled + charge_change
-  end
-  redis.call('HSET', account_key, 's', whole(account.settled), 'ls', whole(account.last_settled),
-             'h', whole(account.held), 'n', whole(account.open), 'g', whole(account.nano_gbp),
-             'q', whole(account.seq + events))
+elseif (found and not is_open and not was)
+       or (not found and kind == 'settle' and hold_epoch >= epoch) then
+  return answer(kind == 'release' and 4 or 0)
 end
 
-if kind == 'release' then
-  if hold then
-    save(0, 0, 0)
-    redis.call('HDEL', holds_key, rid)
-    redis.call('ZREM', leases_key, member)
-  elseif not found then
-    redis.call('ZADD', endings_key, whole(now + UNSEEN_MS), member)
-    redis.call('HSET', holds_key, rid, 'v')
+local tier = read_tier(tier_key, ARGV[10], epoch)
+local held, held_nano_gbp, open = 0, 0, 0
+if account and is_open and found.state == 'h' then -- an orphan is held by nothing any more
+  held, held_nano_gbp, open = -found.hold, -found.nano_gbp, -1
+end
+if kind == 'release' and not was then
+  redis.call('ZADD', endings_key, now + RELEASED_MS, lease_member) -- first: only this may fail
+  redis.call('HSET', holds_key, rid, 'v')
+  if is_open then
+    store_all(account, member, tier, held, held_nano_gbp, open, 0)
+    redis.call('ZREM', leases_key, lease_member)
   end
   return answer(4)
 end
 
-if kind == 'expire' then
-  local deadline = redis.call('ZSCORE', leases_key, member)
-  if not hold or not deadline then
-    return answer(0)
-  end
-  if tonumber(deadline) + grace_ms > now then
-    return answer(5)
-  end
-elseif not hold and not booked and (found or hold_epoch >= epoch) then
-  return answer(0)
+-- the figures
+local booked, since = was or NOTHING_BOOKED, found and found.since or now
+local change, cost_change = charge - booked.tokens, cost - booked.nano_gbp
+local packs, split, threshold, seq = {}, '-', 0, 0
+period = is_open and found.period or period
+if found then
+  paid.overdraft = math.max(0, charge - found.hold) - math.max(0, booked.tokens - found.hold)
 end
+if account then
+  account.allowance = account.allowance > 0 and account.allowance or ARGV[9] + 0
+  packs = read_packs(packs_key, account)
+  paid.packs, split = pay(account, packs, period, change, since, booked.split, ARGV[9] + 0)
+  count(account, period, change, paid.packs, cost_change)
+  threshold, seq = crossed(account, period, ARGV[11]), account.seq + 1
+  account.seq = seq
+end
+count(member, period, change, 0, cost_change)
+paid.allowance = change - paid.packs
 
-local overdraft = hold and math.max(0, charge - hold) or 0
-local seq = account and account.seq + 1 or 0
-local stream_id = redis.call('XADD', outbox_key, '*', 'e', event, 'b', table.concat({
-  whole(epoch), whole(seq), whole(period), whole(hold or 0), whole(charge - was), '0',
-  whole(overdraft), whole(was), whole(was_cost), booked and '1' or '0' }, ' '))
--- Within an epoch, absent means ended; across epochs only a mark can tell.
-local ending = (not found or hold_epoch < epoch) and 'd'
+-- on the server: first what may fail, and last the sorted sets, which were not read: a spoilt one
+-- cannot make a second charge; across epochs, or of a release, only a mark tells a repetition
+local stream_id = redis.call('XADD', outbox_key, '*', 'e', event, 'b', string.format(
+  '%d %d %d %d %d %d %d %d %d %d %d %d %s', epoch, seq, period, is_open and found.hold or 0,
+  paid.allowance, paid.packs, paid.overdraft, booked.tokens, booked.nano_gbp, was and 1 or 0,
+  tier and ARGV[10] or 0, threshold, split))
+local ending = (not found or hold_epoch < epoch or kind == 'release') and 'd'
 if kind == 'expire' then
-  ending = 'x ' .. whole(charge) .. ' ' .. whole(cost)
+  ending = string.format('x %d %d %d %d %s', charge, cost, found.hold, since, split)
 end
 if ending then
   redis.call('HSET', holds_key, rid, ending)
 else
   redis.call('HDEL', holds_key, rid)
 end
-save(charge - was, cost - was_cost, 1)
-redis.call('ZREM', leases_key, member)
+store_packs(packs_key, packs)
+store_all(account, member, tier, held, held_nano_gbp, open, change)
+redis.call('ZREM', leases_key, lease_member)
 if ending then
-  redis.call('ZADD', endings_key, whole(now + BOOKED_MS), member)
-elseif booked then
-  redis.call('ZREM', endings_key, member)
+  redis.call('ZADD', endings_key, now + BOOKED_MS, lease_member)
+elseif was then
+  redis.call('ZREM', endings_key, lease_member)
 end
-return answer(booked and 2 or hold and 1 or 3, overdraft, stream_id)
+return answer(was and 2 or is_open and 1 or 3, stream_id, threshold)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from gateway.adapters.prometheus_metrics import JobsMetrics, ProxyMetrics
@@ -19,6 +19,7 @@ from gateway.app.stores import Stores, open_stores
 from gateway.config import Settings
 from gateway.flow.accounts import Accounts
 from gateway.jobs.drain import Drain, DrainTerms
+from gateway.jobs.forget import Forget
 from gateway.jobs.project import Projection
 from gateway.jobs.service import Step, run_forever, stop_between_steps
 from gateway.jobs.sweep import Sweep, SweepTerms
@@ -47,7 +48,10 @@ async def run_jobs(settings: Settings, ops_port: bool) -> None:
         running: list[asyncio.Task[None]] = []  # begun once every port is ours
         address = settings.listen.admin
         admin = await listen_app(
-            admin_app(admin_token_of(settings), _show(stores.accounts(settings), settings)),
+            admin_app(
+                admin_token_of(settings),
+                _show(stores.accounts(settings), settings, stores.clock.now_ms),
+            ),
             address.host,
             address.port,
         )
@@ -87,14 +91,20 @@ def drain_of(settings: Settings, stores: Stores, metrics: JobsMetrics) -> Drain:
         retain_s=settings.ledger.retain_s,
         retain_bytes=settings.ledger.retain_mib * 2**20,
     )
-    return Drain(stores.streams, stores.ledger, terms, metrics, stores.clock)
+    return Drain(stores.streams, (stores.store, stores.ledger), terms, metrics, stores.clock)
 
 
 def _others(settings: Settings, stores: Stores, metrics: JobsMetrics) -> list[Step]:
-    sweep_terms = SweepTerms(settings.redis.shards, settings.lease.grace_ms, settings.prices)
+    sweep_terms = SweepTerms(
+        shards=settings.redis.shards,
+        grace_ms=settings.lease.grace_ms,
+        prices=settings.prices,
+        thresholds_percent=settings.plan.thresholds_percent,
+    )
     return [
-        Sweep(stores.streams, stores.store, sweep_terms, metrics, stores.clock),
+        Sweep(stores.leases, stores.store, sweep_terms, metrics, stores.clock),
         Projection(stores.directory, stores.store, stores.clock),
+        Forget(stores.leases, stores.store),
         Upkeep(stores.ledger, settings.plan.tiers, metrics, stores.clock),
     ]
 
@@ -108,12 +118,12 @@ async def _drain_the_rest(drain: Drain) -> None:
         _log.warning("the outbox was not drained to its end: %s", error)
 
 
-def _show(accounts: Accounts, settings: Settings) -> Any:
+def _show(accounts: Accounts, settings: Settings, now_ms: Callable[[], int]) -> Any:
     async def show(user_id: str) -> dict[str, Any] | None:
         try:
             identity, snapshot = await accounts.show(user_id)
         except Conflict:
             return None
-        return shown_user(identity, snapshot, settings.plan)
+        return shown_user(identity, snapshot, settings.plan, now_ms())
 
     return show

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
@@ -56,23 +57,24 @@ async def run_proxy(settings: Settings, tokenizer: BpeTokenizer) -> None:
         )
         upstream = HttpUpstream(_origins(settings))
         stack.push_async_callback(upstream.close)
-        worker = _Worker(settings, stores, metrics, tokenizer, upstream)
-        await stores.shards.open_all()
+        await stores.shards.join(secrets.token_hex(8))
+        worker = Worker(settings, stores, metrics, tokenizer, upstream)
         address = settings.listen.proxy
         listener = await listen_raw(worker.proxy.handle, address.host, address.port)
         stack.push_async_callback(listener.close)
         inside = await answer_supervisor(settings, "proxy", metrics.render, worker.ready)
         stack.push_async_callback(inside.close)
         beats = spawn(worker.open_holds.beat_forever(), "heartbeat")
+        looks = spawn(stores.shards.watch_forever(), "watch shards")
         lag = watch_loop(metrics.loop_lag.set)
         say_ready(proxy=listener.url(address.host))
         await stop.wait()
         await worker.finish(listener)
-        for task in (beats, lag):
+        for task in (beats, looks, lag):
             task.cancel()
 
 
-class _Worker:
+class Worker:
     """The parts of one proxy worker that are needed after it was put together."""
 
     def __init__(
@@ -86,9 +88,15 @@ class _Worker:
         self._store = stores.store
         terms = _terms(settings)
         identities = Identities(stores.directory, pepper_of(settings))
-        self.settlements = Settlements(stores.store, stores.shards, metrics)
+        self.settlements = Settlements(
+            stores.store,
+            stores.shards,
+            stores.recent,
+            settings.plan.thresholds_percent,
+            metrics,
+        )
         self.open_holds = OpenHolds(stores.store, terms, stores.clock)
-        admission = Admission(
+        self.admission = Admission(
             Stores(
                 store=stores.store,
                 directory=stores.directory,
@@ -110,7 +118,7 @@ class _Worker:
         )
         observers = (metrics, stores.clock)
         self.proxy = Proxy(
-            Exchange(admission, upstream, self.open_holds, services, observers),
+            Exchange(self.admission, upstream, self.open_holds, services, observers),
             identities,
             ProxySettings(
                 plan=settings.plan,
@@ -123,10 +131,10 @@ class _Worker:
     async def ready(self) -> Mapping[str, str]:
         """Postgres may be away without harm to traffic, so only Redis is asked."""
         try:
-            epoch = await self._store.epoch(0)
+            state = await self._store.shard_state(0)
         except StoreUnavailable as error:
             return {"redis": str(error)}
-        return {"redis": "ok" if epoch else "shard 0 is not open"}
+        return {"redis": "ok" if state.epoch else "shard 0 is not open"}
 
     async def finish(self, listener: Listener) -> None:
         """Let open calls end, and their settlements be confirmed, within bounds."""

@@ -6,9 +6,10 @@ them back when its block ends. Migrations are a step of their own, done once by 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from gateway.adapters.clock import SystemClock
@@ -18,17 +19,24 @@ from gateway.adapters.postgres.ledger import PostgresLedger
 from gateway.adapters.postgres.reports import PostgresReports
 from gateway.adapters.redis_store.calls import Calls, open_connections
 from gateway.adapters.redis_store.checks import check_server
+from gateway.adapters.redis_store.leases import RedisLeases
 from gateway.adapters.redis_store.quota_store import RedisQuotaStore
 from gateway.adapters.redis_store.scripts import load_scripts, lua_folder
+from gateway.adapters.redis_store.server_watch import ServerWatch
 from gateway.adapters.redis_store.streams import RedisStreams, open_client
 from gateway.app.embedded import ledger_url_of, redis_url_of
 from gateway.config import Settings
 from gateway.flow.accounts import Accounts
 from gateway.flow.hydrate import Hydrator
+from gateway.flow.recent import RecentSettlements
 from gateway.flow.shards import Shards
+from gateway.ports.ledger import LedgerUnavailable
 from gateway.ports.metrics import Metrics
+from gateway.ports.quota_store import StoreUnavailable
+from gateway.ports.tasks import spawn
 
 _PATIENT_S = 5.0
+_EXAMINE_PAUSE_S = 0.5
 _log = logging.getLogger("gateway.stores")
 
 
@@ -38,10 +46,12 @@ class Stores:
 
     store: RedisQuotaStore
     streams: RedisStreams
+    leases: RedisLeases
     ledger: PostgresLedger
     directory: PostgresDirectory
     reports: PostgresReports
     shards: Shards
+    recent: RecentSettlements
     hydrator: Hydrator
     clock: SystemClock
 
@@ -60,34 +70,57 @@ async def open_stores(
     StoreUnavailable, LedgerUnavailable or UnfitStore when one of them cannot be used.
     """
     url, clock, shards_count = redis_url_of(settings), SystemClock(), settings.redis.shards
-    client = open_client(url)
-    connections = open_connections(url, deadline_s)
-    try:
+    async with AsyncExitStack() as stack:
+        client = open_client(url)
+        stack.push_async_callback(client.aclose)
         for warning in await check_server(client, clock.now_ms()):
             _log.warning("%s", warning)
         pool = await open_pool(ledger_url_of(settings))
-        try:
-            calls = Calls(connections, deadline_s, metrics.store_call)
-            scripts = load_scripts(lua_folder())
-            # Before traffic: a settlement that had to bring its script along first would not be
-            # with Redis yet when its answer is with the client.
-            for script in scripts.values():
-                await calls.command("SCRIPT", "LOAD", script.source)
-            store = RedisQuotaStore(calls, scripts, shards_count)
-            ledger = PostgresLedger(pool, ledger_url_of(settings))
-            shards = Shards(store, ledger, shards_count)
-            yield Stores(
-                store=store,
-                streams=RedisStreams(client, shards_count),
-                ledger=ledger,
-                directory=PostgresDirectory(pool, author),
-                reports=PostgresReports(pool),
-                shards=shards,
-                hydrator=Hydrator(store, ledger, shards, metrics),
-                clock=clock,
-            )
-        finally:
-            pool.terminate()
-    finally:
-        await client.aclose()
-        await connections.disconnect()
+        stack.callback(pool.terminate)
+        scripts = load_scripts(lua_folder())
+        # Shards are compared over connections of their own, which need nobody's acceptance.
+        direct = open_connections(url, _PATIENT_S)
+        stack.push_async_callback(direct.disconnect)
+        direct_calls = Calls(direct, _PATIENT_S, metrics.store_call)
+        recent, ledger = RecentSettlements(), PostgresLedger(pool, ledger_url_of(settings))
+        shards = Shards(
+            RedisQuotaStore(direct_calls, scripts, shards_count), ledger, shards_count, recent
+        )
+        watch = ServerWatch(lambda server_id: _examine(shards, watch, server_id))
+        connections = open_connections(url, deadline_s, watch)
+        stack.push_async_callback(connections.disconnect)
+        # Before traffic: a settlement that had to bring its script along first would not be
+        # with Redis yet when its answer is with the client.
+        for script in scripts.values():
+            await direct_calls.command("SCRIPT", "LOAD", script.source)
+        await shards.open_all()
+        calls = Calls(connections, deadline_s, metrics.store_call)
+        store = RedisQuotaStore(calls, scripts, shards_count)
+        yield Stores(
+            store=store,
+            streams=RedisStreams(client, shards_count),
+            leases=RedisLeases(client, shards_count),
+            ledger=ledger,
+            directory=PostgresDirectory(pool, author),
+            reports=PostgresReports(pool),
+            shards=shards,
+            recent=recent,
+            hydrator=Hydrator(store, ledger, shards, metrics),
+            clock=clock,
+        )
+
+
+def _examine(shards: Shards, watch: ServerWatch, server_id: str) -> None:
+    """Another server answers: compare what it knows, however long that takes, then accept it."""
+
+    async def compare() -> None:
+        while True:
+            try:
+                await shards.open_all()
+            except (StoreUnavailable, LedgerUnavailable) as error:
+                _log.warning("Redis %s is not compared yet: %s", server_id, error)
+                await asyncio.sleep(_EXAMINE_PAUSE_S)
+            else:
+                return watch.accept(server_id)
+
+    spawn(compare(), f"examine {server_id}")

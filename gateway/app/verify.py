@@ -17,7 +17,9 @@ import aiohttp
 
 from gateway.adapters.postgres.reports import Charge
 from gateway.app.stores import Stores
-from gateway.ports.quota_store import Snapshot, StoreUnavailable
+from gateway.core.quota.entitle import Snapshot
+from gateway.ports.ledger import Watermark
+from gateway.ports.quota_store import StoreUnavailable
 
 _POLL_S = 0.05
 _CHARGES_ROWS = 5000
@@ -83,18 +85,16 @@ async def verify(stores: Stores, upstream: str | None, wait_s: float) -> Verdict
 
 async def _count_holds(stores: Stores) -> int:
     total = 0
-    for shard in range(stores.streams.shards):
-        total += await stores.streams.count(shard)
+    for shard in range(stores.leases.shards):
+        total += await stores.leases.count(shard)
     return total
 
 
 async def _redis_off(stores: Stores, payer: str, snapshot: Snapshot, until_s: float) -> int:
     """How much Redis and the ledger differ about one account, at the snapshot's moment."""
-    shard = stores.shards.of(payer)
+    until = Watermark(stores.shards.of(payer), snapshot.epoch, snapshot.stream_id)
     while True:
-        sums = await stores.ledger.sums(
-            payer, snapshot.period_start_ms, shard, snapshot.epoch, snapshot.stream_id
-        )
+        sums = await stores.ledger.sums(payer, None, snapshot.period_start_ms, until)
         if sums is not None:
             return (snapshot.settled_tokens + snapshot.adjusted_tokens) - (
                 sums.settled_tokens + sums.adjusted_tokens

@@ -17,8 +17,8 @@ from gateway.cli.arguments import add_config, add_json, running, settings_of, sh
 if TYPE_CHECKING:
     from gateway.config import Settings
     from gateway.core.identity import Identity
+    from gateway.core.quota.entitle import Snapshot
     from gateway.flow.accounts import Accounts
-    from gateway.ports.quota_store import Snapshot
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -38,6 +38,12 @@ def add_commands(commands: Commands) -> None:
     used = _action(actions, "set-used", "set what counts as used (an adjustment)", _set_used, "id")
     used.add_argument("tokens", type=int)
     used.add_argument("--reason", required=True, help="why; goes into the ledger")
+
+    period = _action(
+        actions, "set-period", "begin periods on another day, from the next one on", _period, "id"
+    )
+    period.add_argument("day", type=int, help="billing day, 1-31")
+    period.add_argument("zone", help="IANA time zone, such as Europe/London")
 
     key = commands.add_parser("key", help="create and revoke API keys")
     actions = key.add_subparsers(metavar="ACTION", required=True)
@@ -67,16 +73,17 @@ async def _accounts(settings: Settings) -> AsyncIterator[Accounts]:
 def _show_user(
     chosen: argparse.Namespace, settings: Settings, identity: Identity, snapshot: Snapshot
 ) -> None:
+    from gateway.adapters.clock import SystemClock
     from gateway.app.shown import shown_user
 
-    show(chosen, shown_user(identity, snapshot, settings.plan))
+    show(chosen, shown_user(identity, snapshot, settings.plan, SystemClock().now_ms()))
 
 
 async def _create(chosen: argparse.Namespace) -> int:
     settings = settings_of(chosen)
     async with _accounts(settings) as accounts:
         identity = await accounts.create_user(chosen.id, chosen.tier or settings.plan.default_tier)
-    show(chosen, {"user": identity.user_id, "tier": identity.tier, "zone": identity.zone})
+    show(chosen, {"user": identity.user_id, "tier": identity.tier, "zone": identity.calendar.zone})
     return 0
 
 
@@ -84,6 +91,14 @@ async def _set_tier(chosen: argparse.Namespace) -> int:
     settings = settings_of(chosen)
     async with _accounts(settings) as accounts:
         await accounts.set_tier(chosen.id, chosen.tier)
+        _show_user(chosen, settings, *await accounts.show(chosen.id))
+    return 0
+
+
+async def _period(chosen: argparse.Namespace) -> int:
+    settings = settings_of(chosen)
+    async with _accounts(settings) as accounts:
+        await accounts.set_calendar(chosen.id, chosen.day, chosen.zone)
         _show_user(chosen, settings, *await accounts.show(chosen.id))
     return 0
 

@@ -7,6 +7,7 @@ The drain joins both into a `LedgerRow`. Amounts are tokens or nano-GBP, always 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +19,8 @@ Quality = Literal["measured", "estimated", "partial"]
 Outcome = Literal[
     "done", "client_gone", "upstream_error", "expired", "recorded", "outage", "unknown_upstream"
 ]
+PackSplit = tuple[tuple[str, int], ...]
+"""Pack ids and the tokens that each of them paid."""
 Kind = Literal["usage", "topup", "refund", "adjustment", "correction", "period_close"]
 
 
@@ -37,6 +40,8 @@ class HoldTail(msgspec.Struct, frozen=True, omit_defaults=True):
     tag: str | None = None
     sdk_retry: int = 0
     prompt_tokens: int = 0
+    limit_tokens: int = 0
+    tier_period_start_ms: int | None = None
 
 
 class UsageEvent(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -74,7 +79,9 @@ class ScriptPart:
     """What only the settle script knows, in the order in which it writes it.
 
     `booked_*` are what an expired hold had booked already: then this event corrects that one
-    (`is_correction` is 1).
+    (`is_correction` is 1), and every amount is the difference. `pack_split` is what each pack paid.
+    `crossed_percent` is the highest threshold this charge crossed, 0 for none. The last three are
+    missing in events of release 0.1.
     """
 
     epoch: int
@@ -87,6 +94,9 @@ class ScriptPart:
     booked_tokens: int
     booked_nano_gbp: int
     is_correction: int
+    tier_period_start_ms: int = 0
+    crossed_percent: int = 0
+    pack_split: PackSplit = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +119,14 @@ class LedgerRow:
     epoch: int
     stream_id: str
     account_seq: int
+    pack_split: PackSplit = ()
+    tier_period_start_ms: int | None = None
+    crossed_percent: int = 0
+
+    @property
+    def member(self) -> str | None:
+        """The user as a member of a team; None where the user pays for themselves."""
+        return None if self.event.user_id == self.event.payer else self.event.user_id
 
 
 class EventError(ValueError):
@@ -118,6 +136,8 @@ class EventError(ValueError):
 _encoder = msgspec.json.Encoder()
 _event_decoder = msgspec.json.Decoder(UsageEvent)
 _tail_decoder = msgspec.json.Decoder(HoldTail)
+_PARTS_OF_0_1 = 10
+_PAIR = re.compile(r"(.+):(-?[0-9]+)")
 _MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -139,12 +159,47 @@ def decode_tail(raw: bytes) -> HoldTail:
         raise EventError(f"hold tail: {error}") from error
 
 
+def stream_position(stream_id: str) -> tuple[int, int]:
+    """A stream id "ms-seq" in Redis's order, which is not that of its text."""
+    ms, _, sequence = stream_id.partition("-")
+    return int(ms), int(sequence or 0)
+
+
 def parse_script_part(raw: bytes) -> ScriptPart:
-    """Read field `b` of an outbox entry: ten integers with single spaces between them."""
+    """Read field `b` of an outbox entry: integers with single spaces between them, and last the
+    pack split as "id:tokens,id:tokens" or "-"."""
+    parts = raw.decode(errors="replace").split(" ")
+    if len(parts) == _PARTS_OF_0_1:
+        parts += ["0", "0", "-"]
     try:
-        return ScriptPart(*(int(part) for part in raw.split(b" ")))
-    except (TypeError, ValueError) as error:
+        epoch, seq, period, held, allowance, packs, over, booked, nano, late, tier, crossed = (
+            int(part) for part in parts[:-1]
+        )
+        split = parse_split(parts[-1])
+    except ValueError as error:
         raise EventError(f"script part {raw[:200]!r}: {error}") from error
+    return ScriptPart(
+        epoch, seq, period, held, allowance, packs, over, booked, nano, late, tier, crossed, split
+    )
+
+
+def parse_split(text: str) -> PackSplit:
+    """Read "id:tokens,id:tokens"; "-" is none. ValueError when it is neither."""
+    if text == "-":
+        return ()
+    return tuple(_pair(item) for item in text.split(","))
+
+
+def _pair(item: str) -> tuple[str, int]:
+    found = _PAIR.fullmatch(item)
+    if found is None:
+        raise ValueError(f"{item!r} is not a pack and its tokens")
+    return found[1], int(found[2])
+
+
+def format_split(split: PackSplit) -> str:
+    """The way back."""
+    return ",".join(f"{pack_id}:{tokens}" for pack_id, tokens in split) or "-"
 
 
 def ledger_row(shard: int, stream_id: str, event_json: bytes, script_part: bytes) -> LedgerRow:
@@ -173,4 +228,7 @@ def ledger_row(shard: int, stream_id: str, event_json: bytes, script_part: bytes
         epoch=part.epoch,
         stream_id=stream_id,
         account_seq=part.account_seq,
+        pack_split=part.pack_split,
+        tier_period_start_ms=part.tier_period_start_ms or None,
+        crossed_percent=part.crossed_percent,
     )

@@ -29,13 +29,19 @@ class Caller:
     sdk_retry: int = 0
     client_id: str | None = None
 
+    @property
+    def member(self) -> str | None:
+        """The user as a member of a team; None where the user pays for themselves."""
+        return None if self.user_id == self.payer else self.user_id
+
 
 @dataclass(frozen=True, slots=True)
 class Hold:
     """A hold: `prompt_tokens + output_tokens x choices` of the payer's room.
 
     `epoch` and `period_start_ms` are the store's, frozen when the hold was made; in a hold that is
-    still asked for they are 0.
+    still asked for the epoch is 0 and the period the one that was asked for. `limit_tokens` is the
+    allowance it was made under; `tier_period_start_ms` is None unless its tier is capped.
     """
 
     rid: str
@@ -51,6 +57,8 @@ class Hold:
     hold_tokens: int = 0
     epoch: int = 0
     period_start_ms: int = 0
+    limit_tokens: int = 0
+    tier_period_start_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +127,8 @@ def tail_of(hold: Hold) -> HoldTail:
         tag=caller.tag,
         sdk_retry=caller.sdk_retry,
         prompt_tokens=hold.prompt_tokens,
+        limit_tokens=hold.limit_tokens,
+        tier_period_start_ms=hold.tier_period_start_ms,
     )
 
 

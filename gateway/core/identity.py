@@ -12,6 +12,8 @@ import hmac
 import re
 from dataclasses import dataclass
 
+from gateway.core.period import Calendar
+
 KEY_PREFIX = "qg_"
 KEY_RANDOM_BYTES = 32
 USER_ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+-]{0,127}")
@@ -21,17 +23,15 @@ USER_ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+-]{0,127}")
 class Identity:
     """One user as the ledger knows it at revision `rev`.
 
-    `payer` is whose account is charged. `anchor_day` (1-31) and `zone` (an IANA name) give the
-    payer's periods. `rev` rises with every change of entitlement; a reserve made under another
-    revision is answered STALE.
+    `payer` is whose account is charged, `calendar` gives the payer's periods. `rev` rises with
+    every change of entitlement; a reserve made under another revision is answered STALE.
     """
 
     user_id: str
     payer: str
     tier: str
     rev: int
-    anchor_day: int
-    zone: str
+    calendar: Calendar
 
 
 def valid_user_id(user_id: str) -> bool:
@@ -58,6 +58,11 @@ def account_digest(payer: str) -> str:
     """22 characters that name a payer in Redis: never the raw text, always the same length."""
     digest = hashlib.blake2b(payer.encode(), digest_size=16).digest()
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
+def member_digest(payer: str, member: str) -> str:
+    """The same for one member of a team. A user id holds no slash, so no payer is named so."""
+    return account_digest(f"{payer}/{member}")
 
 
 def shard_of(payer: str, shards: int) -> int:

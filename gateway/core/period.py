@@ -11,7 +11,7 @@ A zone is an IANA name; the caller brings the time.
 from __future__ import annotations
 
 from calendar import monthrange
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
@@ -39,6 +39,46 @@ def period_at(now_ms: int, anchor_day: int, zone: str) -> Period:
     """
     first, second = _periods_of_day(now_ms // _DAY_MS, anchor_day, zone)
     return first if now_ms < first.end_ms else second
+
+
+@dataclass(frozen=True, slots=True)
+class Calendar:
+    """When a payer's periods begin: at midnight of `anchor_day` (1-31) in `zone` (IANA).
+
+    A changed calendar counts from the next period: up to `since_ms`, the end of the period in which
+    it was changed, the periods are those of `prior_anchor_day` and `prior_zone`. The first period
+    of the new calendar begins there and ends at the calendar's next border, so periods tile time
+    across a change as well; that one may be short, and grants a whole allowance. The prior
+    calendar's own first period began at `prior_since_ms`.
+    """
+
+    anchor_day: int
+    zone: str
+    since_ms: int = 0
+    prior_anchor_day: int | None = None
+    prior_zone: str | None = None
+    prior_since_ms: int = 0
+
+    def period_at(self, now_ms: int) -> Period:
+        """The period that `now_ms` lies in. ValueError for an unknown zone or a day not in 1-31."""
+        day, zone, since_ms = self.anchor_day, self.zone, self.since_ms
+        if now_ms < since_ms and self.prior_anchor_day is not None and self.prior_zone is not None:
+            day, zone, since_ms = self.prior_anchor_day, self.prior_zone, self.prior_since_ms
+        period = period_at(now_ms, day, zone)
+        # What was before the prior calendar is not known any more; its months go on backwards.
+        is_first = period.start_ms < since_ms <= now_ms
+        return Period(since_ms, period.end_ms) if is_first else period
+
+    def changed(self, anchor_day: int, zone: str, now_ms: int) -> Calendar:
+        """The calendar after a change made at `now_ms`; of several in one period the last counts.
+
+        ValueError as for `period_at`.
+        """
+        period_at(now_ms, anchor_day, zone)
+        if self.prior_anchor_day is not None and now_ms < self.since_ms:
+            return replace(self, anchor_day=anchor_day, zone=zone)
+        since_ms = self.period_at(now_ms).end_ms
+        return Calendar(anchor_day, zone, since_ms, self.anchor_day, self.zone, self.since_ms)
 
 
 def zone_exists(name: str) -> bool:

@@ -106,6 +106,13 @@ def cost_nano_gbp(price: Price, prompt_tokens: int, cached_tokens: int, output_t
     return (millionths + _MILLION // 2) // _MILLION
 
 
+def held_nano_gbp(price: Price, prompt_tokens: int) -> tuple[int, int]:
+    """What a hold takes of a budget: for the prompt, and for each token of output. Rounded up, so
+    that a call within its hold never costs more than was held."""
+    prompt = prompt_tokens * max(price.input_nano_gbp, price.cached_nano_gbp)
+    return -(-prompt // _MILLION), -(-price.output_nano_gbp // _MILLION)
+
+
 def charged_tokens(
     prompt_tokens: int,
     cached_tokens: int,

@@ -13,6 +13,9 @@ from enum import Enum
 from typing import Literal
 
 Source = Literal["gateway", "upstream"]
+Limit = Literal[
+    "month", "member", "tier", "budget", "requests_a_minute", "tokens_a_minute", "concurrent"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,12 @@ class Case(Enum):
 
     MONTH_USED_UP = Terms(429, "insufficient_quota", "insufficient_quota", False)
     QUOTA_IN_FLIGHT = Terms(429, "tokens", "quota_in_flight")
+    MEMBER_USED_UP = Terms(429, "insufficient_quota", "member_quota_exceeded", False)
+    TIER_USED_UP = Terms(429, "insufficient_quota", "tier_quota_exceeded", False)
+    BUDGET_SPENT = Terms(429, "insufficient_quota", "budget_exceeded", False)
+    REQUESTS_A_MINUTE = Terms(429, "requests", "rate_limit_exceeded")
+    TOKENS_A_MINUTE = Terms(429, "tokens", "rate_limit_exceeded")
+    CONCURRENT = Terms(429, "requests", "concurrency_limit_exceeded")
     INVALID_API_KEY = Terms(401, "invalid_request_error", "invalid_api_key")
     MODEL_NOT_ALLOWED = Terms(403, "invalid_request_error", "model_not_allowed")
     ROUTE_NOT_AVAILABLE = Terms(404, "invalid_request_error", "route_not_available")
@@ -93,7 +102,7 @@ class TopUp:
 class QuotaRefusal:
     """What a client needs to know about a refusal for quota, beside the words."""
 
-    limit: Literal["month"]
+    limit: Limit
     view: QuotaView
     needed_tokens: int
     upgrade: Upgrade | None

@@ -10,13 +10,15 @@ import os
 from dataclasses import dataclass, replace
 
 from gateway.core.identity import KEY_RANDOM_BYTES, Identity, format_key, key_digest, valid_user_id
-from gateway.core.period import period_at
+from gateway.core.period import Calendar
 from gateway.core.plan import Plan
+from gateway.core.quota.entitle import EntitleCode, Snapshot
 from gateway.core.rid import make_rid
 from gateway.flow.hydrate import Hydrator
 from gateway.ports.clock import Clock
-from gateway.ports.ledger import Adjustment, Conflict, Directory
-from gateway.ports.quota_store import EntitleCode, QuotaStore, Snapshot, StoreUnavailable
+from gateway.ports.directory import Adjustment, Directory
+from gateway.ports.ledger import Conflict
+from gateway.ports.quota_store import QuotaStore, StoreUnavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +33,18 @@ async def project(
     identity: Identity, directory: Directory, store: QuotaStore, clock: Clock
 ) -> None:
     """Bring a payer's entitlement into Redis and note that it is there."""
-    period = period_at(clock.now_ms(), identity.anchor_day, identity.zone)
-    entitlement = await directory.entitlement(identity.payer, period.start_ms)
-    if entitlement is not None:
-        code = await store.entitle(entitlement, period.end_ms)
-        if code is not EntitleCode.PERIOD:  # else our clock is ahead: the projection job comes back
+    now_ms = clock.now_ms()
+    for _ in range(2):
+        period = identity.calendar.period_at(now_ms)
+        entitlement = await directory.entitlement(identity.payer, None, period.start_ms)
+        if entitlement is None:
+            return
+        reply = await store.entitle(entitlement, period.end_ms)
+        if reply.code is not EntitleCode.PERIOD:
             await directory.mark_projected(identity.user_id, entitlement.rev)
+            return
+        now_ms = reply.now_ms  # our clock is ahead of the server's, and a border lies between
+    raise StoreUnavailable("the period of the account is not clear")
 
 
 class Accounts:
@@ -65,7 +73,7 @@ class Accounts:
             )
         self._check_tier(tier)
         return await self._directory.create_user(
-            user_id, tier, self._plan.anchor_day, self._plan.zone
+            user_id, tier, Calendar(self._plan.anchor_day, self._plan.zone)
         )
 
     async def set_tier(self, user_id: str, tier: str) -> Identity:
@@ -75,11 +83,20 @@ class Accounts:
         await project(identity, self._directory, self._store, self._clock)
         return identity
 
+    async def set_calendar(self, user_id: str, anchor_day: int, zone: str) -> Identity:
+        """Begin a user's periods on another day or in another zone, from the next period on."""
+        identity = await self._known(user_id)
+        try:
+            calendar = identity.calendar.changed(anchor_day, zone, self._clock.now_ms())
+        except ValueError as error:
+            raise Conflict(str(error)) from error
+        changed = await self._directory.set_calendar(user_id, calendar)
+        await project(changed, self._directory, self._store, self._clock)
+        return changed
+
     async def show(self, user_id: str) -> tuple[Identity, Snapshot]:
         """A user and the account at this moment, brought back from the ledger if need be."""
-        identity = await self._directory.identity_of_user(user_id)
-        if identity is None:
-            raise Conflict(f"there is no user {user_id!r}")
+        identity = await self._known(user_id)
         return identity, await self._snapshot(identity)
 
     async def set_used(self, user_id: str, tokens: int, reason: str, author: str) -> Snapshot:
@@ -87,7 +104,7 @@ class Accounts:
         if tokens < 0:
             raise Conflict(f"used tokens: expected 0 or more, found {tokens}")
         identity, before = await self.show(user_id)
-        used = before.settled_tokens + before.adjusted_tokens
+        used = before.settled_tokens - before.from_packs + before.adjusted_tokens
         adjusted = await self._directory.adjust(
             Adjustment(
                 event_id=self._new_id(),
@@ -113,8 +130,14 @@ class Accounts:
         await project(identity, self._directory, self._store, self._clock)
         return identity
 
+    async def _known(self, user_id: str) -> Identity:
+        identity = await self._directory.identity_of_user(user_id)
+        if identity is None:
+            raise Conflict(f"there is no user {user_id!r}")
+        return identity
+
     async def _snapshot(self, identity: Identity) -> Snapshot:
-        period = period_at(self._clock.now_ms(), identity.anchor_day, identity.zone)
+        period = identity.calendar.period_at(self._clock.now_ms())
         for _ in range(2):
             snapshot = await self._store.snapshot(identity.payer)
             if snapshot is not None and snapshot.period_end_ms > self._clock.now_ms():
@@ -123,6 +146,7 @@ class Accounts:
                 return replace(
                     snapshot,
                     settled_tokens=0,
+                    from_packs=0,
                     adjusted_tokens=0,
                     cost_nano_gbp=0,
                     period_start_ms=period.start_ms,

@@ -14,31 +14,29 @@ from gateway.core.chat import ChatRequest, output_bounds
 from gateway.core.event import encode_tail
 from gateway.core.hold import Caller, Hold, tail_of
 from gateway.core.identity import Identity
-from gateway.core.period import Period, period_at
+from gateway.core.period import Period
 from gateway.core.plan import Model, Tier
+from gateway.core.pricing import held_nano_gbp
 from gateway.core.prompt import count_chat_prompt
+from gateway.core.quota.reserve import Limits, ReserveAsk, ReserveCode, ReserveReply
 from gateway.core.refusal import Case, QuotaView, Refused
 from gateway.flow.hydrate import Hydrator
 from gateway.flow.identify import Identities, backend_unavailable
-from gateway.flow.quota_refusal import month_refusal, quota_view
+from gateway.flow.quota_refusal import quota_refusal, quota_view
 from gateway.flow.settlements import Settlements
 from gateway.flow.shards import Shards
 from gateway.flow.terms import Terms
 from gateway.ports.clock import Clock
-from gateway.ports.ledger import Directory, LedgerUnavailable
-from gateway.ports.quota_store import (
-    QuotaStore,
-    ReserveAsk,
-    ReserveCode,
-    ReserveReply,
-    StoreUnavailable,
-)
+from gateway.ports.directory import Directory
+from gateway.ports.ledger import LedgerUnavailable
+from gateway.ports.quota_store import QuotaStore, StoreUnavailable
 from gateway.ports.tasks import spawn
 from gateway.ports.tokenizer import Tokenizer, is_large
 
 # A call mends at most a closed shard, a missing account, an old revision and an old period, each
-# once or twice when others mend at the same time.
-_ASKS_MAX = 8
+# once or twice when others mend at the same time; and it waits for a quiet time, some seconds.
+_ASKS_MAX = 24
+_LOOK_AGAIN_MS = 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +103,8 @@ class Admission:
             prompt_tokens=prompt_tokens,
             output_tokens=wanted,
             choices=call.request.choices,
+            # For a release that finds the hold expired: its correction belongs to a period.
+            period_start_ms=identity.calendar.period_at(self._clock.now_ms()).start_ms,
         )
         try:
             return await self._reserve(call, identity, tier, asked, least)
@@ -133,20 +133,25 @@ class Admission:
     async def _reserve(
         self, call: Call, identity: Identity, tier: Tier, asked: Hold, least: int
     ) -> Admitted:
-        period = period_at(self._clock.now_ms(), identity.anchor_day, identity.zone)
+        period = identity.calendar.period_at(self._clock.now_ms())
         for _ in range(_ASKS_MAX):
-            ask = self._ask(identity, tier, period, asked, least)
-            reply = await self._stores.store.reserve(ask)
+            reply = await self._stores.store.reserve(
+                self._ask(identity, tier, period, asked, least)
+            )
             if reply.code > 0:
                 return _admitted(asked, tier, reply)
-            if reply.code in (ReserveCode.MONTH, ReserveCode.IN_FLIGHT):
-                raise month_refusal(reply, asked, least, self._terms).of_tier(tier.name)
+            if reply.code <= ReserveCode.MONTH:
+                raise quota_refusal(reply, asked, least, self._terms).of_tier(tier.name)
             if reply.code is ReserveCode.NOT_READY:
                 await self._stores.shards.open(self._stores.shards.of(identity.payer))
+                # After a loss others bring theirs first, usually much sooner than they may take.
+                await asyncio.sleep(min(reply.wait_ms, _LOOK_AGAIN_MS) / 1000)
             elif reply.code is ReserveCode.HYDRATE:
-                await self._stores.hydrator.hydrate(identity.payer, period)
+                member = asked.caller.member
+                period = identity.calendar.period_at(reply.now_ms)  # it begins where this says
+                await self._stores.hydrator.hydrate(identity.payer, period, member)
             elif reply.code is ReserveCode.PERIOD:
-                period = period_at(reply.now_ms, identity.anchor_day, identity.zone)
+                period = identity.calendar.period_at(reply.now_ms)
             elif reply.code is ReserveCode.STALE:
                 identity = await self._read_again(call, period, reply.rev)
                 tier, _ = self._allowed(identity, call.request.model)
@@ -159,7 +164,9 @@ class Admission:
         """The identity by the ledger, and its entitlement in the store if that is the older one."""
         identity = await self._stores.identities.again(call.key)
         if identity.rev > rev_in_store:
-            entitlement = await self._stores.directory.entitlement(identity.payer, period.start_ms)
+            entitlement = await self._stores.directory.entitlement(
+                identity.payer, None, period.start_ms
+            )
             if entitlement is not None:
                 await self._stores.store.entitle(entitlement, period.end_ms)
         return identity
@@ -190,19 +197,26 @@ class Admission:
     def _ask(
         self, identity: Identity, tier: Tier, period: Period, asked: Hold, least: int
     ) -> ReserveAsk:
+        prompt_nano_gbp, output_nano_gbp = held_nano_gbp(asked.price, asked.prompt_tokens)
+        frozen = replace(asked, limit_tokens=tier.tokens)
         return ReserveAsk(
             rid=asked.rid,
             payer=identity.payer,
+            tier=tier.name,
             rev=identity.rev,
             period_start_ms=period.start_ms,
             period_end_ms=period.end_ms,
-            limit_tokens=tier.tokens,
+            limits=Limits(tokens=tier.tokens),
             prompt_tokens=asked.prompt_tokens,
             output_wanted=asked.output_tokens,
             output_least=least,
-            multiplier=asked.choices,
+            choices=asked.choices,
             lease_ms=self._terms.lease_ms,
-            tail=encode_tail(tail_of(asked)),
+            tail=encode_tail(tail_of(frozen)),
+            prompt_nano_gbp=prompt_nano_gbp,
+            output_nano_gbp=output_nano_gbp,
+            member=asked.caller.member,
+            member_rev=identity.rev,
         )
 
 
@@ -224,6 +238,7 @@ def _admitted(asked: Hold, tier: Tier, reply: ReserveReply) -> Admitted:
         hold_tokens=reply.hold_tokens,
         epoch=reply.epoch,
         period_start_ms=reply.period_start_ms,
+        limit_tokens=tier.tokens,
     )
     quota = quota_view(reply, tier.name)
     return Admitted(hold, quota, lowered=reply.output_tokens < asked.output_tokens)

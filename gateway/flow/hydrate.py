@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import asyncio
 
+from gateway.core.event import stream_position
 from gateway.core.period import Period
+from gateway.core.quota.entitle import FinishCode, Hydration, LedgerSums
 from gateway.flow.shards import Shards
-from gateway.ports.ledger import Ledger
+from gateway.ports.ledger import Cursor, Ledger, Watermark
 from gateway.ports.metrics import Metrics
-from gateway.ports.quota_store import Hydration, LedgerSums, QuotaStore, StoreUnavailable
+from gateway.ports.quota_store import QuotaStore, StoreUnavailable
 from gateway.ports.tasks import spawn
 
 AT_ONCE_MAX = 20  # an emptied Redis must not become a storm on Postgres
 _WAIT_S = 5.0  # for the drain; it lags by milliseconds unless Postgres is in trouble
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.005, 0.1
+_READS_MAX = 3  # of sums that a projection overtook; each takes an operator's change
 
 
 class Hydrator:
@@ -29,49 +32,74 @@ class Hydrator:
         self._ledger = ledger
         self._shards = shards
         self._metrics = metrics
-        self._flights: dict[str, asyncio.Task[None]] = {}
+        self._flights: dict[tuple[str, str | None], asyncio.Task[None]] = {}
         self._turns = asyncio.Semaphore(AT_ONCE_MAX)
+        self._reading: asyncio.Task[dict[int, Cursor]] | None = None
 
-    async def hydrate(self, payer: str, period: Period) -> None:
-        """Returns with the account in force. StoreUnavailable or LedgerUnavailable: try later."""
-        flight = self._flights.get(payer)
+    async def hydrate(self, payer: str, period: Period, member: str | None = None) -> None:
+        """Returns with the account (and the member's) in force. StoreUnavailable or
+        LedgerUnavailable: try later."""
+        await self._join(payer, None, period)
+        if member is not None:
+            await self._join(payer, member, period)
+
+    async def _join(self, payer: str, member: str | None, period: Period) -> None:
+        account = (payer, member)
+        flight = self._flights.get(account)
         if flight is None:
-            flight = spawn(self._fly(payer, period), f"hydrate {payer}", awaited=True)
-            self._flights[payer] = flight
-            flight.add_done_callback(lambda _: self._flights.pop(payer, None))
+            flight = spawn(self._fly(account, period), f"hydrate {payer}", awaited=True)
+            self._flights[account] = flight
+            flight.add_done_callback(lambda _: self._flights.pop(account, None))
         await asyncio.shield(flight)
 
-    async def _fly(self, payer: str, period: Period) -> None:
+    async def _fly(self, account: tuple[str, str | None], period: Period) -> None:
         async with self._turns:
-            hydration = await self._begin(payer, period)
+            # What this process must send again comes first: it is part of what is summed.
+            await self._shards.caught_up(self._shards.of(account[0]))
+            hydration = await self._begin(account, period)
             if hydration.ready:
                 return
-            sums = await self._sums(payer, hydration)
-            finished = await self._store.hydrate_finish(payer, hydration, sums)
-            self._metrics.hydrated("finished" if finished else "joined")
+            for _ in range(_READS_MAX):
+                sums = await self._sums(account, hydration)
+                code = await self._store.hydrate_finish(*account, hydration, sums)
+                if code is not FinishCode.OLDER:
+                    self._metrics.hydrated("finished" if code is FinishCode.FINISHED else "joined")
+                    return
+        raise StoreUnavailable("the entitlement changes faster than it can be read")
 
-    async def _begin(self, payer: str, period: Period) -> Hydration:
+    async def _begin(self, account: tuple[str, str | None], period: Period) -> Hydration:
         for _ in range(2):
-            hydration = await self._store.hydrate_begin(payer, period.start_ms, period.end_ms)
+            hydration = await self._store.hydrate_begin(*account, period.start_ms, period.end_ms)
             if hydration is not None:
                 return hydration
-            await self._shards.open(self._shards.of(payer))
+            await self._shards.open(self._shards.of(account[0]))
         raise StoreUnavailable("the shard closed again while it was being opened")
 
-    async def _sums(self, payer: str, hydration: Hydration) -> LedgerSums:
-        shard, pause_s, waited_s = self._shards.of(payer), _FIRST_PAUSE_S, 0.0
+    async def _sums(self, account: tuple[str, str | None], hydration: Hydration) -> LedgerSums:
+        """One read, once the drain is there: what is waited for is the shard's cursor, which all
+        accounts under way share, so that a storm asks the ledger once an account."""
+        until = Watermark(self._shards.of(account[0]), hydration.epoch, hydration.stream_id)
+        pause_s, waited_s = _FIRST_PAUSE_S, 0.0
         while waited_s < _WAIT_S:
-            sums = await self._ledger.sums(
-                payer,
-                hydration.period_start_ms,
-                shard,
-                hydration.epoch,
-                hydration.stream_id,
-            )
-            if sums is not None:
-                return sums
+            if hydration.stream_id == "0-0" or await self._is_booked(until):
+                sums = await self._ledger.sums(*account, hydration.period_start_ms, until)
+                if sums is not None:
+                    return sums
             await asyncio.sleep(pause_s)
             waited_s += pause_s
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
         self._metrics.hydrated("timed_out")
         raise StoreUnavailable("the ledger has not caught up with the outbox")
+
+    async def _is_booked(self, until: Watermark) -> bool:
+        if self._reading is None:
+            self._reading = spawn(self._ledger.cursors(), "read cursors", awaited=True)
+            self._reading.add_done_callback(self._forget_reading)
+        cursor = (await asyncio.shield(self._reading)).get(until.shard)
+        return cursor is not None and (cursor.epoch, stream_position(cursor.stream_id)) >= (
+            until.epoch,
+            stream_position(until.stream_id),
+        )
+
+    def _forget_reading(self, _: object) -> None:
+        self._reading = None

@@ -11,7 +11,8 @@ from collections import OrderedDict
 
 from gateway.core.identity import KEY_PREFIX, Identity, key_digest
 from gateway.core.refusal import Case, Refused
-from gateway.ports.ledger import Directory, LedgerUnavailable
+from gateway.ports.directory import Directory
+from gateway.ports.ledger import LedgerUnavailable
 
 _REMEMBERED_MAX = 100_000  # about 50 MB of identities; the least recently used goes first
 _KEY_CHARS_MAX = 200  # ours have 46; longer text is not worth a digest

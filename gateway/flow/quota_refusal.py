@@ -6,14 +6,52 @@ application. Nothing is decided here: the store has.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from gateway.core.hold import Hold
-from gateway.core.refusal import Case, QuotaRefusal, QuotaView, Refused, TopUp, Upgrade
+from gateway.core.quota.reserve import ReserveCode, ReserveReply
+from gateway.core.refusal import Case, Limit, QuotaRefusal, QuotaView, Refused, TopUp, Upgrade
 from gateway.flow.terms import Terms
-from gateway.ports.quota_store import ReserveCode, ReserveReply
 
 _IN_FLIGHT_RETRY_S = 2  # other calls of the user are under way; most end within seconds
+_CONCURRENT_RETRY_S = 1
+# Limits beside the month's: what a person is told. None of them is mended by an upgrade at once.
+_OTHERS: Mapping[ReserveCode, tuple[Case, Limit, str]] = {
+    ReserveCode.MEMBER: (
+        Case.MEMBER_USED_UP,
+        "member",
+        "You have used {used:,} of the {limit:,} tokens that are yours within your team this "
+        "month, and this request needs at least {needed:,}. They start again on {reset}.",
+    ),
+    ReserveCode.TIER: (
+        Case.TIER_USED_UP,
+        "tier",
+        "All users of the tier '{tier}' together have used what is set aside for them this month. "
+        "It starts again on {reset}.",
+    ),
+    ReserveCode.BUDGET: (
+        Case.BUDGET_SPENT,
+        "budget",
+        "Your budget for this month is spent. It starts again on {reset}.",
+    ),
+    ReserveCode.CONCURRENT: (
+        Case.CONCURRENT,
+        "concurrent",
+        "As many of your requests are running as may run at once. Try again when one has ended.",
+    ),
+    ReserveCode.REQUESTS: (
+        Case.REQUESTS_A_MINUTE,
+        "requests_a_minute",
+        "You have sent as many requests as you may within a minute. Try again in {wait} s.",
+    ),
+    ReserveCode.TOKENS: (
+        Case.TOKENS_A_MINUTE,
+        "tokens_a_minute",
+        "You have used as many tokens as you may within a minute. Try again in {wait} s.",
+    ),
+}
 
 
 def quota_view(reply: ReserveReply, tier: str) -> QuotaView:
@@ -28,8 +66,8 @@ def quota_view(reply: ReserveReply, tier: str) -> QuotaView:
     )
 
 
-def month_refusal(reply: ReserveReply, asked: Hold, least: int, terms: Terms) -> Refused:
-    """The refusal of a reserve that the month's limit bound. `least`: lowest cap worth a call."""
+def quota_refusal(reply: ReserveReply, asked: Hold, least: int, terms: Terms) -> Refused:
+    """The refusal of a reserve that a limit bound. `least`: lowest cap worth a call."""
     needed = asked.prompt_tokens + least * asked.choices
     quota = _quota_refusal(reply, asked.caller.tier, needed, terms)
     if asked.prompt_tokens > reply.limit_tokens + reply.pack_tokens:
@@ -50,15 +88,50 @@ def month_refusal(reply: ReserveReply, asked: Hold, least: int, terms: Terms) ->
             retry_after_s=_IN_FLIGHT_RETRY_S,
             quota=quota,
         )
-    reset = datetime.fromtimestamp(reply.period_end_ms / 1000, UTC)
+    if reply.code is ReserveCode.TOKENS and not reply.wait_ms:
+        return Refused(
+            Case.REQUEST_EXCEEDS_QUOTA,
+            f"This request needs at least {needed:,} tokens, more than you may use within a "
+            "minute. Shorten it.",
+            param="messages",
+            quota=replace(quota, limit="tokens_a_minute"),
+        )
+    if reply.code in _OTHERS:
+        return _other_refusal(reply, quota)
     return Refused(
         Case.MONTH_USED_UP,
         f"You have used {reply.used_tokens:,} of your {reply.limit_tokens:,} tokens this month "
         f"(tier '{asked.caller.tier}'), and this request needs at least {needed:,}. Your quota "
-        f"starts again on {reset:%-d %B %Y at %H:%M} UTC.{_way_on(quota)}",
-        retry_after_s=max(1, -(-(reply.period_end_ms - reply.now_ms) // 1000)),
+        f"starts again on {_reset(reply)}.{_way_on(quota)}",
+        retry_after_s=_seconds(reply.wait_ms),
         quota=quota,
     )
+
+
+def _other_refusal(reply: ReserveReply, quota: QuotaRefusal) -> Refused:
+    case, limit, words = _OTHERS[reply.code]
+    wait_s = _CONCURRENT_RETRY_S if case is Case.CONCURRENT else _seconds(reply.wait_ms)
+    return Refused(
+        case,
+        words.format(
+            used=reply.used_tokens,
+            limit=reply.limit_tokens,
+            needed=quota.needed_tokens,
+            tier=quota.view.tier,
+            reset=_reset(reply),
+            wait=wait_s,
+        ),
+        retry_after_s=wait_s,
+        quota=replace(quota, limit=limit),
+    )
+
+
+def _reset(reply: ReserveReply) -> str:
+    return f"{datetime.fromtimestamp(reply.period_end_ms / 1000, UTC):%-d %B %Y at %H:%M} UTC"
+
+
+def _seconds(wait_ms: int) -> int:
+    return max(1, -(-wait_ms // 1000))
 
 
 def _quota_refusal(reply: ReserveReply, tier_name: str, needed: int, terms: Terms) -> QuotaRefusal:

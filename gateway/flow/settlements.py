@@ -1,4 +1,4 @@
-"""Ends of holds, kept until the store has confirmed them.
+"""Ends of holds, kept until the store has confirmed them, and then until they are old.
 
 A settlement's bytes are in the kernel's hands before the last bytes of the answer are; its reply is
 not waited for. Without a reply it is sent again under the same rid, which changes nothing if the
@@ -12,17 +12,16 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
-from gateway.core.event import encode_event
-from gateway.core.hold import Ending, Hold, usage_event
+from gateway.core.event import UsageEvent, encode_event
+from gateway.core.hold import NOTHING_USED, Ending, Hold, usage_event
+from gateway.core.quota.settle import SettleCode, SettleKind, Settlement, SettleReply
+from gateway.flow.recent import RecentSettlements
 from gateway.flow.shards import Shards
 from gateway.ports.ledger import LedgerUnavailable
 from gateway.ports.metrics import Metrics
 from gateway.ports.quota_store import (
     QuotaStore,
-    SettleCode,
-    SettleKind,
-    Settlement,
-    SettleReply,
+    ShardState,
     StoreRejected,
     StoreUnavailable,
 )
@@ -40,12 +39,25 @@ _KIND_NAMES = {
 _log = logging.getLogger("gateway.settlements")
 
 
+# What a release would book if it turned out that the hold has expired meanwhile.
+_RELEASED = Ending(usage=NOTHING_USED, quality="measured", outcome="upstream_error", status=0)
+
+
 class Settlements:
     """Every settlement that is under way; `confirmed` waits for all of them (shutdown)."""
 
-    def __init__(self, store: QuotaStore, shards: Shards, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        store: QuotaStore,
+        shards: Shards,
+        recent: RecentSettlements,
+        thresholds_percent: tuple[int, ...],
+        metrics: Metrics,
+    ) -> None:
         self._store = store
         self._shards = shards
+        self._recent = recent
+        self._thresholds_percent = thresholds_percent
         self._metrics = metrics
         self._unconfirmed: dict[str, asyncio.Task[None]] = {}
 
@@ -57,11 +69,7 @@ class Settlements:
     async def settle(self, hold: Hold, ending: Ending) -> int:
         """End a hold with a row in the ledger; the tokens charged. Never raises."""
         event = usage_event(hold, ending)
-        await self._begin(
-            _settlement(
-                hold, "settle", event.charged_tokens, event.cost_nano_gbp, encode_event(event)
-            )
-        )
+        await self._begin(self._settlement(hold, "settle", event))
         self._metrics.charged(event, hold.hold_tokens)
         if hold.price.is_default:
             self._metrics.unpriced(hold.model)
@@ -69,7 +77,7 @@ class Settlements:
 
     async def release(self, hold: Hold) -> None:
         """End a hold that cost nothing, seen by the store or not. Never raises."""
-        await self._begin(_settlement(hold, "release", 0, 0, b""))
+        await self._begin(self._settlement(hold, "release", usage_event(hold, _RELEASED)))
 
     async def confirmed(self) -> None:
         """Returns once nothing is unconfirmed."""
@@ -77,14 +85,15 @@ class Settlements:
             await asyncio.wait(list(self._unconfirmed.values()))
 
     async def _begin(self, settlement: Settlement) -> None:
-        reply: Coroutine[Any, Any, SettleReply] | None
+        reply: Coroutine[Any, Any, SettleReply] | None = None
         try:
             reply = await self._store.settle(settlement)
         except StoreUnavailable:
-            reply = None
-        task = spawn(self._confirm(settlement, reply), f"settle {settlement.rid}")
-        self._unconfirmed[settlement.rid] = task
-        task.add_done_callback(lambda _: self._unconfirmed.pop(settlement.rid, None))
+            pass
+        finally:  # also where the call is cancelled just then: nobody else would end its hold
+            task = spawn(self._confirm(settlement, reply), f"settle {settlement.rid}")
+            self._unconfirmed[settlement.rid] = task
+            task.add_done_callback(lambda _: self._unconfirmed.pop(settlement.rid, None))
 
     async def _confirm(
         self, settlement: Settlement, reply: Coroutine[Any, Any, SettleReply] | None
@@ -94,7 +103,7 @@ class Settlements:
             try:
                 answer = await (reply or await self._store.settle(settlement))
                 if answer.code is not SettleCode.NOT_READY:
-                    self._metrics.hold_ended(_KIND_NAMES[answer.code])
+                    self._confirmed(settlement, answer)
                     return
                 await self._shards.open(self._shards.of(settlement.payer))
             except StoreRejected as error:
@@ -107,17 +116,27 @@ class Settlements:
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
+    def _confirmed(self, settlement: Settlement, reply: SettleReply) -> None:
+        self._metrics.hold_ended(_KIND_NAMES[reply.code])
+        if reply.stream_id:
+            shard = self._shards.of(settlement.payer)
+            self._recent.keep(settlement, shard, ShardState(reply.epoch, reply.stream_id))
+            self._shards.noted(shard, reply.epoch, reply.stream_id)
 
-def _settlement(
-    hold: Hold, kind: SettleKind, charged_tokens: int, cost_nano_gbp: int, event_json: bytes
-) -> Settlement:
-    return Settlement(
-        rid=hold.rid,
-        payer=hold.caller.payer,
-        kind=kind,
-        epoch=hold.epoch,
-        period_start_ms=hold.period_start_ms,
-        charged_tokens=charged_tokens,
-        cost_nano_gbp=cost_nano_gbp,
-        event_json=event_json,
-    )
+    def _settlement(self, hold: Hold, kind: SettleKind, event: UsageEvent) -> Settlement:
+        caller = hold.caller
+        return Settlement(
+            rid=hold.rid,
+            payer=caller.payer,
+            kind=kind,
+            epoch=hold.epoch,
+            period_start_ms=hold.period_start_ms,
+            charged_tokens=event.charged_tokens,
+            cost_nano_gbp=event.cost_nano_gbp,
+            event_json=encode_event(event),
+            tier=caller.tier,
+            member=caller.member,
+            tier_period_start_ms=hold.tier_period_start_ms,
+            limit_tokens=hold.limit_tokens,
+            thresholds_percent=self._thresholds_percent,
+        )

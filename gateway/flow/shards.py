@@ -1,42 +1,206 @@
-"""Opening shards: what Redis does not know, the ledger decides.
+"""Shards and their epochs: what Redis does not know, or no longer knows, the ledger decides.
 
-A shard without meta is new, or its server lost everything. Either way the ledger grants the next
-epoch, which makes every older account in Redis ask for hydration instead of counting as zero.
+A shard without meta is new, or its server was emptied; a shard whose newest event is older than one
+that was seen has gone back in time. In both cases the ledger grants a higher epoch, which makes
+every older account in Redis ask for hydration instead of counting as zero (promise I8). Then there
+is a quiet time in which every gateway that is alive first sends again what the ledger has not
+booked yet.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
+
+from gateway.core.event import stream_position
 from gateway.core.identity import shard_of
-from gateway.ports.ledger import Ledger
-from gateway.ports.quota_store import QuotaStore
+from gateway.core.quota.settle import SettleCode, Settlement
+from gateway.flow.recent import RecentSettlements
+from gateway.ports.ledger import GATEWAY_ALIVE_S, Cursor, Ledger, LedgerUnavailable
+from gateway.ports.quota_store import QuotaStore, ShardState, StoreRejected, StoreUnavailable
+from gateway.ports.tasks import spawn
+
+# At most: it ends when the last gateway has sent; one that died a moment ago is waited for in vain.
+QUIET_MS = 15_000
+_LOOK_EVERY_S = 0.5
+_SAY_EVERY_S = GATEWAY_ALIVE_S / 3
+_SENT_AT_ONCE = 32
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
+_UNKNOWN = ShardState(0, "0-0")
+_log = logging.getLogger("gateway.shards")
 
 
 class Shards:
-    """Opens shards; every step may be repeated, also by several gateways at once."""
+    """Opens shards and raises epochs; every step may be repeated, also by several gateways."""
 
-    def __init__(self, store: QuotaStore, ledger: Ledger, shards: int) -> None:
+    def __init__(
+        self, store: QuotaStore, ledger: Ledger, shards: int, recent: RecentSettlements
+    ) -> None:
+        """Of a process that settles nothing, until it joins."""
         self._store = store
         self._ledger = ledger
         self._shards = shards
+        self._recent = recent
+        self._known: dict[int, ShardState] = {}
+        self._sending: dict[int, asyncio.Task[None]] = {}
+        self._me: str | None = None
 
     def of(self, payer: str) -> int:
         """The shard of a payer."""
         return shard_of(payer, self._shards)
 
     async def open_all(self) -> None:
-        """Open every shard that is not; before traffic."""
+        """Compare every shard with what this process and the ledger have seen of it, and open it,
+        or raise its epoch, where Redis has less. Before traffic, and whenever the server changed.
+
+        While the ledger is away, what this process has seen must do.
+        """
+        cursors: dict[int, Cursor] = {}
+        try:
+            cursors = await self._ledger.cursors()
+        except LedgerUnavailable as error:
+            _log.warning("shards are compared without the ledger: %s", error)
         for shard in range(self._shards):
-            await self.open(shard)
+            await self._compare(shard, cursors.get(shard))
 
     async def open(self, shard: int) -> int:
-        """The epoch in force. Opening an open shard changes nothing.
+        """Open a shard that Redis does not know; the epoch in force."""
+        cursors = {} if shard in self._known else await self._ledger.cursors()
+        return await self._compare(shard, cursors.get(shard))
 
-        Two gateways may both be granted an epoch; the first to reach Redis opens it, the other
-        finds it open. An epoch that nobody uses does no harm.
-        """
-        epoch = await self._store.epoch(shard)
-        if epoch:
-            return await self._store.open_shard(shard, epoch, "0-0")
-        seen, _ = (await self._ledger.cursors()).get(shard, (0, "0-0"))
-        granted, cursor = await self._ledger.raise_epoch(shard, seen)
-        return await self._store.open_shard(shard, granted, cursor)
+    def noted(self, shard: int, epoch: int, stream_id: str) -> None:
+        """Redis has confirmed this event: a server that knows less has gone back in time."""
+        known = self._known.get(shard, _UNKNOWN)
+        if epoch > known.epoch:
+            self._adopt(shard, ShardState(epoch, stream_id))
+        elif epoch == known.epoch and stream_position(stream_id) > stream_position(known.stream_id):
+            self._known[shard] = ShardState(epoch, stream_id)
+
+    async def caught_up(self, shard: int) -> None:
+        """Returns once everything this process had to send again to the shard is there."""
+        while sending := self._sending.get(shard):
+            await asyncio.wait([sending])  # it may give way to that of a newer epoch
+
+    async def join(self, gateway_id: str) -> None:
+        """Be waited for after a loss: this process settles, and remembers what it settled."""
+        self._me = gateway_id
+        await self._ledger.alive_gateways(gateway_id)
+
+    async def watch_forever(self) -> None:
+        """Say that this gateway is alive, and notice epochs that others raised, until cancelled."""
+        loop = asyncio.get_running_loop()
+        say_at_s = loop.time()
+        while True:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            if loop.time() >= say_at_s:
+                say_at_s = loop.time() + _SAY_EVERY_S
+                spawn(self._say_alive(), "say alive")
+            try:
+                await self.look()
+            except (StoreUnavailable, LedgerUnavailable) as error:
+                _log.info("shards cannot be looked at: %s", error)
+
+    async def _say_alive(self) -> None:
+        try:
+            await self._ledger.alive_gateways(self._me)
+        except LedgerUnavailable as error:
+            _log.info("the ledger was not told that this gateway is alive: %s", error)
+
+    async def look(self) -> None:
+        """Learn every shard's epoch; open those that Redis does not know."""
+        for shard, epoch in (await self._store.epochs()).items():
+            if not epoch:
+                await self.open(shard)
+            elif epoch > self._known.get(shard, _UNKNOWN).epoch:
+                self._adopt(shard, await self._store.shard_state(shard))
+
+    async def _compare(self, shard: int, cursor: Cursor | None) -> int:
+        # In this order: what is confirmed while the state is read must not look lost.
+        seen = self._known.get(shard, _UNKNOWN)
+        state = await self._store.shard_state(shard)
+        if await self._is_whole(shard, state, seen, cursor):
+            self._adopt(shard, state)
+            return await self._store.open_shard(shard, state.epoch, "0-0", 0, ())
+        # By the ledger only where this process has seen nothing: another may just be raising it.
+        before = max(state.epoch, seen.epoch or (cursor.epoch if cursor else 0))
+        granted, booked_to = await self._ledger.raise_epoch(shard, before)
+        # The first epoch ever has nothing to be brought back.
+        awaited = await self._ledger.alive_gateways(self._me) if granted > 1 else ()
+        epoch = await self._store.open_shard(shard, granted, booked_to, QUIET_MS, awaited)
+        if granted > 1:
+            _log.warning("shard %d is in epoch %d: Redis had lost part of it", shard, epoch)
+        self._adopt(shard, await self._store.shard_state(shard))
+        return epoch
+
+    async def _is_whole(
+        self, shard: int, state: ShardState, seen: ShardState, cursor: Cursor | None
+    ) -> bool:
+        """Whether Redis has everything that this process and the ledger have seen."""
+        booked = ShardState(cursor.epoch, cursor.stream_id) if cursor else _UNKNOWN
+        if not state.epoch or not state.is_readable:
+            return False
+        if _order(state) < max(_order(seen), _order(booked)):
+            return False
+        # Somebody who had seen less may have written since: then the newest id hides the loss.
+        may_hide = cursor and state.epoch == seen.epoch and _order(state) > _order(seen)
+        return not (may_hide and _order(seen) > _order(booked)) or await self._store.has_event(
+            shard, seen.stream_id
+        )
+
+    def _adopt(self, shard: int, state: ShardState) -> None:
+        known = self._known.get(shard)
+        if known is None or state.epoch > known.epoch:
+            self._known[shard] = state
+            if known is not None:
+                self._begin_sending(shard, state.epoch)
+
+    def _begin_sending(self, shard: int, epoch: int) -> None:
+        before = self._sending.get(shard)
+        if before is not None:
+            before.cancel()
+        task = spawn(self._send_again(shard, epoch), f"send shard {shard} again")
+        self._sending[shard] = task
+        task.add_done_callback(lambda done: self._sent(shard, done))
+
+    def _sent(self, shard: int, task: asyncio.Task[None]) -> None:
+        if self._sending.get(shard) is task:
+            del self._sending[shard]
+
+    async def _send_again(self, shard: int, epoch: int) -> None:
+        """Send what the ledger has not booked, until all of it is confirmed; then say so."""
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                cursor = (await self._ledger.cursors()).get(shard)
+                lost = self._recent.lost(shard, epoch, cursor.raised_at if cursor else "0-0")
+                for first in range(0, len(lost), _SENT_AT_ONCE):
+                    if (await self._store.shard_state(shard)).epoch < epoch:
+                        # Lost again: this epoch must not begin a second time.
+                        raise StoreUnavailable(f"shard {shard} is not open")
+                    batch = lost[first : first + _SENT_AT_ONCE]
+                    await asyncio.gather(*(self._settle(shard, each) for each in batch))
+                if self._me is not None:
+                    await self._store.caught_up(shard, epoch, self._me)
+                if lost:
+                    _log.warning("shard %d: %d settlements were sent again", shard, len(lost))
+                return
+            except (StoreUnavailable, LedgerUnavailable) as error:
+                _log.warning("shard %d: settlements wait to be sent again: %s", shard, error)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    async def _settle(self, shard: int, settlement: Settlement) -> None:
+        try:
+            reply = await (await self._store.settle(settlement))
+        except StoreRejected as error:
+            _log.error("settlement %s was rejected: %s", settlement.rid, error)
+            return
+        if reply.code is SettleCode.NOT_READY:
+            raise StoreUnavailable(f"shard {shard} is not open")
+        if reply.stream_id:
+            self._recent.keep(settlement, shard, ShardState(reply.epoch, reply.stream_id))
+            self.noted(shard, reply.epoch, reply.stream_id)
+
+
+def _order(state: ShardState) -> tuple[int, tuple[int, int]]:
+    return state.epoch, stream_position(state.stream_id)

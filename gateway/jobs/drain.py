@@ -1,8 +1,10 @@
 """The drain: from the outbox in Redis to the ledger in Postgres, each event exactly once.
 
 The ledger's own cursor says where to read on, so what was read but not committed is read again, and
-a row that is there already changes nothing. Redis keeps what was drained for a while, in case
-Postgres is restored from a backup, within bounds of age and size.
+a row that is there already changes nothing. On another server than before everything there is read
+from the beginning: it may have gone back in time and written past the cursor since. Redis keeps
+what was drained for a while, in case Postgres is restored from a backup, within bounds of age and
+size.
 """
 
 from __future__ import annotations
@@ -11,11 +13,14 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gateway.core.event import EventError, LedgerRow, ledger_row
+from gateway.core.event import EventError, LedgerRow, ledger_row, stream_position
+from gateway.core.quota.settle import Correction
+from gateway.core.rid import derived_rid
 from gateway.ports.clock import Clock
-from gateway.ports.ledger import DeadEntry, Ledger
+from gateway.ports.ledger import Cursor, DeadEntry, Ledger
 from gateway.ports.metrics import JobsMetrics
-from gateway.ports.quota_store import Outbox, OutboxEntry
+from gateway.ports.outbox import Outbox, OutboxEntry
+from gateway.ports.quota_store import QuotaStore
 
 BATCH_ROWS_MAX = 500  # a shard; one transaction takes 5 to 20 ms then
 _WAIT_MS = 1000  # how long a read waits for an event; it returns at once when one comes
@@ -41,13 +46,13 @@ class Drain:
     def __init__(
         self,
         outbox: Outbox,
-        ledger: Ledger,
+        stores: tuple[QuotaStore, Ledger],
         terms: DrainTerms,
         metrics: JobsMetrics,
         clock: Clock,
     ) -> None:
         self._outbox = outbox
-        self._ledger = ledger
+        self._store, self._ledger = stores
         self._terms = terms
         self._metrics = metrics
         self._clock = clock
@@ -57,8 +62,9 @@ class Drain:
         """Drain one batch of every shard that has one."""
         if not await self._ledger.lock_shards(self._terms.shards):
             return _NOT_LEADER_REST_S
-        cursors = await self._cursors()
-        entries = await self._outbox.read(cursors, BATCH_ROWS_MAX, _WAIT_MS)
+        known = await self._known()
+        await self._read_from_the_start(known)
+        entries = await self._outbox.read(self._cursors(known), BATCH_ROWS_MAX, _WAIT_MS)
         if entries:
             await self._book(entries)
         now_s = self._clock.monotonic_s()
@@ -69,18 +75,46 @@ class Drain:
 
     async def drain_all(self) -> None:
         """Book everything that is in the outbox now (at shutdown, and for `ledger verify`)."""
+        await self._read_from_the_start(await self._known())
         while True:
-            cursors = await self._cursors()
+            cursors = self._cursors(await self._known())
             entries = await self._outbox.read(cursors, BATCH_ROWS_MAX, wait_ms=1)
             if not entries:
                 return
             await self._book(entries)
 
-    async def _cursors(self) -> dict[int, str]:
+    async def _known(self) -> dict[int, Cursor]:
         known = await self._ledger.cursors()
-        for shard, (epoch, _) in known.items():
-            self._metrics.epoch(shard, epoch)
-        return {shard: known.get(shard, (0, "0-0"))[1] for shard in range(self._terms.shards)}
+        for shard, cursor in known.items():
+            self._metrics.epoch(shard, cursor.epoch)
+        return known
+
+    def _cursors(self, known: dict[int, Cursor]) -> dict[int, str]:
+        return {
+            shard: known[shard].stream_id if shard in known else "0-0"
+            for shard in range(self._terms.shards)
+        }
+
+    async def _read_from_the_start(self, known: dict[int, Cursor]) -> None:
+        """On a server that is not the one noted: book again all that lies up to the cursors."""
+        server_id = await self._outbox.server_id()
+        if all(
+            shard in known and known[shard].server_id == server_id
+            for shard in range(self._terms.shards)
+        ):
+            return
+        until = {shard: stream_position(cursor.stream_id) for shard, cursor in known.items()}
+        reached = dict.fromkeys(until, "0-0")
+        while reached:
+            entries = await self._outbox.read(reached, BATCH_ROWS_MAX, wait_ms=1)
+            again = [
+                entry for entry in entries if stream_position(entry.stream_id) <= until[entry.shard]
+            ]
+            if again:
+                await self._book(again)
+            last = {entry.shard: entry.stream_id for entry in again}
+            reached = {shard: last[shard] for shard in reached if shard in last}
+        await self._ledger.note_server(self._terms.shards, server_id)
 
     async def _book(self, entries: Sequence[OutboxEntry]) -> None:
         rows: list[LedgerRow] = []
@@ -92,7 +126,7 @@ class Drain:
                 )
             except EventError as error:
                 dead.append(_dead(entry, str(error)))
-        reply = await self._ledger.book(rows, dead)
+        reply = await self._ledger.book(rows, dead, self._take_back)
         for row in reply.booked:
             self._metrics.booked(row)
         if reply.dead:
@@ -101,9 +135,15 @@ class Drain:
         oldest_ms = min(_ms(entry.stream_id) for entry in entries)
         self._metrics.lag_seconds(max(0.0, (self._clock.now_ms() - oldest_ms) / 1000))
 
+    async def _take_back(self, rows: Sequence[LedgerRow]) -> None:
+        """Redis counted these events twice, because it had lost what the ledger already had."""
+        for row in rows:
+            taken = await self._store.correct(_correction(row))
+            _log.warning("event %s came twice; taken back: %s", row.event_id, taken)
+
     async def _trim(self) -> None:
         """Drop what was drained long ago, and show what was not drained yet."""
-        cursors = await self._cursors()
+        cursors = self._cursors(await self._known())
         keep_from = f"{self._clock.now_ms() - self._terms.retain_s * 1000}-0"
         bytes_max = self._terms.retain_bytes // self._terms.shards
         for shard, cursor in cursors.items():
@@ -119,3 +159,20 @@ def _ms(stream_id: str) -> int:
 
 def _dead(entry: OutboxEntry, reason: str) -> DeadEntry:
     return DeadEntry(entry.shard, entry.stream_id, entry.event_json, entry.script_part, reason)
+
+
+def _correction(row: LedgerRow) -> Correction:
+    place = f"{row.epoch} {row.stream_id}"
+    return Correction(
+        rid=derived_rid(row.event_id, place),
+        payer=row.event.payer,
+        tier=row.event.tier,
+        member=row.member,
+        epoch=row.epoch,
+        stream_id=row.stream_id,
+        period_start_ms=row.period_ms,
+        tier_period_start_ms=row.tier_period_start_ms,
+        charged_tokens=row.charged_tokens,
+        cost_nano_gbp=row.cost_nano_gbp,
+        pack_split=row.pack_split,
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from gateway.flow.accounts import project
 from gateway.ports.clock import Clock
-from gateway.ports.ledger import Directory
+from gateway.ports.directory import Directory
 from gateway.ports.quota_store import QuotaStore
 
 _ROWS_MAX = 500

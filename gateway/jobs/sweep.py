@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from gateway.core.event import EventError, decode_tail, encode_event
 from gateway.core.hold import expiry_event
 from gateway.core.pricing import PriceTable
+from gateway.core.quota.settle import LapsedHold, SettleCode, Settlement
 from gateway.ports.clock import Clock
 from gateway.ports.metrics import JobsMetrics
-from gateway.ports.quota_store import LapsedHold, Leases, QuotaStore, SettleCode, Settlement
+from gateway.ports.quota_store import Leases, QuotaStore
 
 _ROWS_MAX = 200  # a shard and round
 _REST_S = 1.0
@@ -24,12 +25,13 @@ _log = logging.getLogger("gateway.sweep")
 
 @dataclass(frozen=True, slots=True)
 class SweepTerms:
-    """Where to look, how long after its lease a hold may still be ended by its own gateway, and
-    what expired tokens cost."""
+    """Where to look, how long after its lease a hold may still be ended by its own gateway, what
+    expired tokens cost, and which thresholds are told when they are crossed."""
 
     shards: int
     grace_ms: int
     prices: PriceTable
+    thresholds_percent: tuple[int, ...]
 
 
 class Sweep:
@@ -67,7 +69,7 @@ class Sweep:
         try:
             tail = decode_tail(lapsed.tail)
         except EventError as error:
-            _log.error("hold %s cannot be ended: %s", lapsed.rid, error)
+            await self._let_go(lapsed, error)
             return
         price = self._terms.prices.by_id(tail.price_id, tail.model) or self._terms.prices.price_for(
             tail.model, self._clock.now_ms()
@@ -84,9 +86,32 @@ class Sweep:
                 charged_tokens=event.charged_tokens,
                 cost_nano_gbp=event.cost_nano_gbp,
                 event_json=encode_event(event),
+                tier=tail.tier,
+                member=None if tail.user_id == tail.payer else tail.user_id,
+                tier_period_start_ms=tail.tier_period_start_ms,
+                limit_tokens=tail.limit_tokens,
+                thresholds_percent=self._terms.thresholds_percent,
                 grace_ms=self._terms.grace_ms,
             ),
         )
         if reply.code is SettleCode.SETTLED:
             self._metrics.expired()
             _log.warning("hold %s expired: %d tokens booked", lapsed.rid, event.charged_tokens)
+
+    async def _let_go(self, lapsed: LapsedHold, error: EventError) -> None:
+        """Nobody can tell whose it was, so no row can be written; but it must not hold for ever."""
+        _log.error("hold %s is released unbooked: %s", lapsed.rid, error)
+        await self._store.expire(
+            lapsed,
+            Settlement(
+                rid=lapsed.rid,
+                payer="",
+                kind="release",
+                epoch=lapsed.epoch,
+                period_start_ms=lapsed.period_start_ms,
+                charged_tokens=0,
+                cost_nano_gbp=0,
+                event_json=b"{}",
+                tier="",
+            ),
+        )

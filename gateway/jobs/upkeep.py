@@ -1,4 +1,4 @@
-"""Upkeep of the ledger: partitions made ahead of their months, and the sums operators watch.
+"""Upkeep of the ledger: partitions ahead of their months, closed periods, sums operators watch.
 
 Nothing waits for it: a row without its partition goes to the default one, a sum that is late is
 half a minute old.
@@ -14,6 +14,7 @@ from gateway.ports.metrics import JobsMetrics
 
 _REST_S = 30.0  # one aggregate over the running periods; about every second scrape
 _PARTITIONS_EVERY_S = 3600.0
+_CLOSED_ROWS_MAX = 2000  # a round: with a million payers the closing takes some hours, not one
 
 
 class Upkeep:
@@ -31,11 +32,13 @@ class Upkeep:
         self._prepared_s: float | None = None
 
     async def step(self) -> float:
-        """Make partitions hourly; show what each tier has used in the periods that run now."""
+        """Make partitions hourly; close periods that are over, and show what each tier has used in
+        those that run now."""
         now_s = self._clock.monotonic_s()
         if self._prepared_s is None or now_s - self._prepared_s >= _PARTITIONS_EVERY_S:
             await self._ledger.prepare_partitions(self._clock.now_ms())
             self._prepared_s = now_s
+        await self._ledger.close_periods(self._clock.now_ms(), _CLOSED_ROWS_MAX)
         used = await self._ledger.used_by_tier(self._clock.now_ms())
         for tier in self._tiers:
             self._metrics.tier_used(tier, used.get(tier, 0))

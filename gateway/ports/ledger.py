@@ -1,4 +1,4 @@
-"""The record, kept in Postgres: users, keys, and the ledger nobody edits.
+"""The record, kept in Postgres: the ledger nobody edits, its sums and the drain's cursors.
 
 LedgerUnavailable means "try later" (the server is away, slow or failing over); other trouble with
 what was written is told apart by the adapter and never raised for a single bad row.
@@ -6,13 +6,12 @@ what was written is told apart by the adapter and never raised for a single bad 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.core.event import LedgerRow
-from gateway.core.identity import Identity
-from gateway.ports.quota_store import Entitlement, LedgerSums
+from gateway.core.quota.entitle import LedgerSums
 
 
 class LedgerUnavailable(Exception):
@@ -44,15 +43,31 @@ class BookReply:
 
 
 @dataclass(frozen=True, slots=True)
-class Adjustment:
-    """A correction of what counts as used, by a person: tokens may be negative."""
+class Cursor:
+    """How far a shard is booked: up to the event `stream_id`, in epoch `epoch` of the server that
+    called itself `server_id` ('': not noted yet). `raised_at` is how far it was when this epoch
+    began: Redis may have lost what came after that in the epoch before."""
 
-    event_id: str
-    user_id: str
-    period_start_ms: int
-    tokens: int
-    reason: str
-    author: str
+    epoch: int
+    stream_id: str
+    server_id: str
+    raised_at: str = "0-0"
+
+
+@dataclass(frozen=True, slots=True)
+class Watermark:
+    """A moment of one shard: everything up to its event `stream_id` of epoch `epoch`."""
+
+    shard: int
+    epoch: int
+    stream_id: str
+
+
+GATEWAY_ALIVE_S = 15
+"""Three times as long as a gateway takes to say again that it is alive."""
+
+TakeBack = Callable[[Sequence[LedgerRow]], Awaitable[None]]
+"""Is given rows that Redis counted twice, and returns once it counts them once."""
 
 
 class Ledger(Protocol):
@@ -74,29 +89,44 @@ class Ledger(Protocol):
         """Let another drain. Does not wait; may be called twice."""
         ...
 
-    async def cursors(self) -> dict[int, tuple[int, str]]:
-        """Shard -> (epoch, id of the last outbox entry booked). Absent: nothing known yet."""
+    async def cursors(self) -> dict[int, Cursor]:
+        """By shard. Absent: nothing known yet."""
         ...
 
-    async def book(self, rows: Sequence[LedgerRow], dead: Sequence[DeadEntry]) -> BookReply:
+    async def note_server(self, shards: int, server_id: str) -> None:
+        """Every shard has been read from its beginning on the server of this id."""
+        ...
+
+    async def book(
+        self, rows: Sequence[LedgerRow], dead: Sequence[DeadEntry], take_back: TakeBack
+    ) -> BookReply:
         """Rows, sums and cursors in one transaction; rows that the server rejects become dead.
 
         May be repeated: what was booked or buried before changes nothing. Cursors go to the
-        highest stream id given, never back.
+        highest stream id given, never back. A row whose id is booked under another (epoch, stream
+        id) was counted twice by Redis; such rows are handed to `take_back` before the commit, so
+        what raises there is read and handed over again.
         """
         ...
 
     async def sums(
-        self, payer: str, period_start_ms: int, shard: int, epoch: int, stream_id: str
+        self, payer: str, member: str | None, period_start_ms: int, until: Watermark
     ) -> LedgerSums | None:
-        """Sums of all rows up to `stream_id` of `epoch`; None while the cursor is not there yet."""
+        """Sums of an account's rows up to `until` (of a member: the rows of that user); None
+        while the cursor is not there yet. With the packs of the payer that may still be spent."""
         ...
 
     async def raise_epoch(self, shard: int, seen: int) -> tuple[int, str]:
-        """Raise the shard's epoch if it is still `seen`; the (epoch, cursor) that hold now.
+        """Raise the shard's epoch above `seen` if it is not; the (epoch, cursor) that hold now.
 
-        A shard the ledger does not know begins at epoch `seen` + 1 with cursor '0-0'.
+        So of several that saw the same epoch one raises it, and all get the same answer. A shard
+        the ledger does not know begins at epoch `seen` + 1 with cursor '0-0'.
         """
+        ...
+
+    async def alive_gateways(self, me: str | None) -> Sequence[str]:
+        """Gateways that said within GATEWAY_ALIVE_S that they are alive; `me` says it now (None:
+        whoever asks is no gateway)."""
         ...
 
     async def used_by_tier(self, now_ms: int) -> dict[str, int]:
@@ -107,47 +137,7 @@ class Ledger(Protocol):
         """Make the partitions of the month before `now_ms`, its own and the next three (UTC)."""
         ...
 
-
-class Directory(Protocol):
-    """Users and keys. A change raises the user's revision in the same transaction."""
-
-    async def identity_of_key(self, digest: bytes) -> Identity | None:
-        """None for an unknown, revoked or disabled key: the caller may not tell which."""
+    async def close_periods(self, now_ms: int, rows_max: int) -> int:
+        """Book a period_close entry for payers' periods that ended an hour or longer before
+        `now_ms` and have none yet; how many were booked, at most `rows_max`."""
         ...
-
-    async def identity_of_user(self, user_id: str) -> Identity | None: ...
-
-    async def entitlement(self, payer: str, period_start_ms: int) -> Entitlement | None: ...
-
-    async def create_user(self, user_id: str, tier: str, anchor_day: int, zone: str) -> Identity:
-        """Conflict when the user exists."""
-        ...
-
-    async def set_tier(self, user_id: str, tier: str) -> Identity:
-        """Conflict when there is no such user."""
-        ...
-
-    async def adjust(self, adjustment: Adjustment) -> Identity:
-        """Book the adjustment entry and its sum. The same `event_id` again changes nothing.
-
-        Conflict when there is no such user, or the id is booked with other content.
-        """
-        ...
-
-    async def create_key(self, key_id: str, user_id: str, digest: bytes) -> Identity:
-        """Conflict when there is no such user, or the key exists."""
-        ...
-
-    async def revoke_key(self, key_id: str) -> Identity:
-        """Conflict when there is no such key. Revoking twice keeps the first time."""
-        ...
-
-    async def unprojected(self, rows_max: int) -> Sequence[Identity]:
-        """Users whose revision Redis has not confirmed yet."""
-        ...
-
-    async def mark_projected(self, user_id: str, rev: int) -> None:
-        """Redis has confirmed `rev`; a lower one than before changes nothing."""
-        ...
-
-    async def users(self) -> Sequence[Identity]: ...

@@ -26,6 +26,7 @@ WHERE datname = current_database() AND pid <> pg_backend_pid();
 SET session_replication_role = replica;
 DELETE FROM ledger; DELETE FROM shards; DELETE FROM shard_count; DELETE FROM period_usage;
 DELETE FROM ledger_dead; DELETE FROM users; DELETE FROM api_keys; DELETE FROM audit;
+DELETE FROM packs;
 """
 
 

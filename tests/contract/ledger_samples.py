@@ -1,18 +1,22 @@
-"""Ledger rows for tests (one call of `sample_row` is one call of a user), and waiting for them."""
+"""Ledger rows for tests (one call of `sample_row` is one call of a user), teams, doubles, and
+waiting."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from gateway.adapters.postgres.connection import Pool
 from gateway.core.event import LedgerRow, UsageEvent
+from gateway.core.period import Calendar
 from gateway.core.rid import make_rid
 
 NOVEMBER_MS = int(datetime(2026, 11, 1, tzinfo=UTC).timestamp() * 1000)
 OCTOBER_MS = int(datetime(2026, 10, 1, tzinfo=UTC).timestamp() * 1000)
+FIRST_UTC = Calendar(1, "UTC")
 _EVENT_FIELDS = frozenset(UsageEvent.__struct_fields__)
 # In both, and usually equal.
 _SHARED = {"event_id", "charged_tokens", "cost_nano_gbp"}
@@ -39,6 +43,29 @@ def sample_row(stream_id: str = "1-0", **changes: Any) -> LedgerRow:
         if name in _SHARED or name not in _EVENT_FIELDS:
             row[name] = value
     return LedgerRow(event=UsageEvent(**event), **row)
+
+
+async def join_team(pool: Pool, user_id: str, payer: str) -> None:
+    """From now on `payer` is charged for what the user calls."""
+    await pool.execute("UPDATE users SET payer = $2 WHERE user_id = $1", user_id, payer)
+
+
+async def no_doubles(rows: Sequence[LedgerRow]) -> None:
+    """For bookings in which nothing was counted twice."""
+    raise AssertionError(f"there is nothing to take back, not even {rows}")
+
+
+class TakenBack:
+    """Notes what is handed over to be taken back; `trouble` is raised instead of returning."""
+
+    def __init__(self, trouble: BaseException | None = None) -> None:
+        self.calls: list[list[LedgerRow]] = []
+        self.trouble = trouble
+
+    async def __call__(self, rows: Sequence[LedgerRow]) -> None:
+        self.calls.append(list(rows))
+        if self.trouble is not None:
+            raise self.trouble
 
 
 async def until(condition: Callable[[], Awaitable[object]]) -> None:

@@ -13,19 +13,22 @@ import pytest
 from gateway.adapters.postgres.connection import Pool
 from gateway.adapters.postgres.directory import PostgresDirectory
 from gateway.core.identity import Identity
+from gateway.core.period import Calendar
+from gateway.core.quota.entitle import Entitlement
 from gateway.core.rid import make_rid
-from gateway.ports.ledger import Adjustment, Conflict
-from gateway.ports.quota_store import Entitlement
-from tests.contract.ledger_samples import NOVEMBER_MS, OCTOBER_MS
+from gateway.ports.directory import Adjustment
+from gateway.ports.ledger import Conflict
+from tests.contract.ledger_samples import FIRST_UTC, NOVEMBER_MS, OCTOBER_MS, join_team
 
-ANN = Identity("ann", payer="ann", tier="free", rev=1, anchor_day=15, zone="Europe/London")
+LONDON = Calendar(15, "Europe/London")
+ANN = Identity("ann", payer="ann", tier="free", rev=1, calendar=LONDON)
 DIGEST = hashlib.sha256(b"a key").digest()
 GIFT = Adjustment(make_rid(1, b"0123456789"), "ann", NOVEMBER_MS, 500, "set-used", "sue")
 
 
 @pytest.fixture
 async def ann(directory: PostgresDirectory) -> Identity:
-    return await directory.create_user("ann", "free", 15, "Europe/London")
+    return await directory.create_user("ann", "free", LONDON)
 
 
 async def audit(pool: Pool) -> list[tuple[str, str, str, dict[str, object]]]:
@@ -39,12 +42,12 @@ async def test_a_user_is_created_once(
     assert ann == ANN
     assert await directory.identity_of_user("ann") == ANN
     with pytest.raises(Conflict, match="user ann exists already"):
-        await directory.create_user("ann", "full", 1, "UTC")
+        await directory.create_user("ann", "full", FIRST_UTC)
     for bad_id in ("", "a b", "a\0b", "-a", "a" * 129):
         with pytest.raises(Conflict, match="is not valid"):
-            await directory.create_user(bad_id, "free", 1, "UTC")
+            await directory.create_user(bad_id, "free", FIRST_UTC)
     with pytest.raises(Conflict, match="anchor_day"):
-        await directory.create_user("bob", "free", 31, "UTC")
+        await directory.create_user("bob", "free", Calendar(32, "UTC"))
     assert await directory.users() == [ANN]
     detail = {"tier": "free", "anchor_day": 15, "zone": "Europe/London"}
     assert await audit(pool) == [("tester", "create_user", "ann", detail)]
@@ -54,9 +57,10 @@ async def test_whom_nobody_knows_is_none_and_unchangeable(directory: PostgresDir
     assert await directory.identity_of_user("ann") is None
     assert await directory.identity_of_user("a\0b") is None
     assert await directory.identity_of_key(DIGEST) is None
-    assert await directory.entitlement("ann", NOVEMBER_MS) is None
+    assert await directory.entitlement("ann", None, NOVEMBER_MS) is None
     for change in (
         directory.set_tier("ann", "full"),
+        directory.set_calendar("ann", FIRST_UTC),
         directory.create_key("k1", "ann", DIGEST),
         directory.adjust(GIFT),
     ):
@@ -72,6 +76,38 @@ async def test_a_changed_tier_raises_the_revision(
     assert await directory.set_tier("ann", "full") == replace(ANN, tier="full", rev=2)
     assert await directory.identity_of_user("ann") == replace(ANN, tier="full", rev=2)
     assert (await audit(pool))[1:] == [("tester", "set_tier", "ann", {"tier": "full"})]
+
+
+async def test_a_calendar_is_kept_with_the_one_before_it(
+    directory: PostgresDirectory, ann: Identity, pool: Pool
+) -> None:
+    first = LONDON.changed(31, "Asia/Tokyo", NOVEMBER_MS)
+    second = first.changed(2, "UTC", first.since_ms + 40 * 86_400_000)
+    for rev, calendar in ((2, first), (3, second)):
+        changed = replace(ANN, rev=rev, calendar=calendar)
+        assert await directory.set_calendar("ann", calendar) == changed
+        assert await directory.identity_of_user("ann") == changed
+    assert await directory.unprojected(10) == [changed]
+    assert (await audit(pool))[1] == (
+        "tester", "set_calendar", "ann",
+        {"anchor_day": 31, "zone": "Asia/Tokyo", "since_ms": first.since_ms},
+    )  # fmt: skip
+    made = await directory.create_user("bob", "free", second)
+    assert made.calendar == second
+    with pytest.raises(Conflict, match="anchor_day"):
+        await directory.set_calendar("ann", replace(second, anchor_day=0))
+    assert await directory.identity_of_user("ann") == changed
+
+
+async def test_a_payers_calendar_is_that_of_its_members(
+    directory: PostgresDirectory, ann: Identity, pool: Pool
+) -> None:
+    await directory.create_user("team", "full", LONDON)
+    await join_team(pool, "ann", "team")
+    later = LONDON.changed(1, "UTC", NOVEMBER_MS)
+    await directory.set_calendar("team", later)
+    assert await directory.identity_of_user("ann") == Identity("ann", "team", "free", 2, later)
+    assert len(await audit(pool)) == 3
 
 
 async def test_a_key_finds_its_user_until_it_is_revoked(
@@ -119,10 +155,12 @@ async def test_an_adjustment_is_an_entry_and_part_of_the_entitlement(
     assert await directory.adjust(GIFT) == replace(ANN, rev=2)
     less = replace(GIFT, event_id=make_rid(2, b"0123456789"), tokens=-200)
     assert await directory.adjust(less) == replace(ANN, rev=3)
-    assert await directory.entitlement("ann", NOVEMBER_MS) == Entitlement(
+    assert await directory.entitlement("ann", None, NOVEMBER_MS) == Entitlement(
         "ann", 3, NOVEMBER_MS, 300
     )
-    assert await directory.entitlement("ann", OCTOBER_MS) == Entitlement("ann", 3, OCTOBER_MS, 0)
+    assert await directory.entitlement("ann", None, OCTOBER_MS) == Entitlement(
+        "ann", 3, OCTOBER_MS, 0
+    )
     entry = await pool.fetchrow("SELECT * FROM ledger WHERE charged_tokens = 500")
     assert entry is not None
     shown = ("kind", "payer", "user_id", "tier", "quality", "outcome", "reason", "author")
@@ -132,6 +170,27 @@ async def test_an_adjustment_is_an_entry_and_part_of_the_entitlement(
     assert entry["stream_id"] is None
     detail = {"event_id": GIFT.event_id, "tokens": 500, "reason": "set-used"}
     assert (await audit(pool))[1] == ("sue", "adjust", "ann", detail)
+
+
+async def test_a_members_adjustment_counts_for_both_and_is_told_to_both(
+    directory: PostgresDirectory, ann: Identity, pool: Pool
+) -> None:
+    await directory.create_user("team", "full", LONDON)
+    await join_team(pool, "ann", "team")
+    await directory.adjust(replace(GIFT, event_id=make_rid(2, b"0" * 10), user_id="team"))
+    assert (await directory.adjust(GIFT)).rev == 2
+    of_team, of_ann = [
+        await directory.entitlement("team", member, NOVEMBER_MS) for member in (None, "ann")
+    ]
+    assert of_team == Entitlement("team", 3, NOVEMBER_MS, 1000)
+    assert of_ann == Entitlement("team", 2, NOVEMBER_MS, 500, member="ann")
+    assert [(who.user_id, who.rev) for who in await directory.unprojected(9)] == [
+        ("ann", 2),
+        ("team", 3),
+    ]
+    assert await directory.entitlement("team", "bob", NOVEMBER_MS) is None
+    assert await directory.entitlement("ann", None, NOVEMBER_MS) is None
+    assert await directory.entitlement("bob", "ann", NOVEMBER_MS) is None
 
 
 async def test_the_same_adjustment_many_times_is_booked_once(
@@ -157,7 +216,7 @@ async def test_the_same_adjustment_many_times_is_booked_once(
 async def test_changes_stay_to_be_projected_until_confirmed(
     directory: PostgresDirectory, ann: Identity
 ) -> None:
-    bob = await directory.create_user("bob", "lite", 1, "UTC")
+    bob = await directory.create_user("bob", "lite", FIRST_UTC)
     assert await directory.unprojected(10) == [ANN, bob]
     assert await directory.unprojected(1) == [ANN]
     await directory.mark_projected("ann", 1)

@@ -1,4 +1,4 @@
-"""What the sweeper finds: holds that nobody ended, and endings whose time is over."""
+"""What the sweeper finds: holds that nobody ended, endings whose time is over, and accounts."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 
 from gateway.adapters.redis_store.keys import account_keys
+from gateway.adapters.redis_store.leases import RedisLeases
 from gateway.adapters.redis_store.quota_store import RedisQuotaStore
-from gateway.adapters.redis_store.streams import RedisStreams, open_client
-from gateway.core.identity import account_digest, shard_of
-from gateway.ports.quota_store import LapsedHold, ReserveCode, SettleCode, StoreUnavailable
+from gateway.adapters.redis_store.streams import open_client
+from gateway.core.identity import account_digest, member_digest
+from gateway.core.quota.reserve import ReserveCode
+from gateway.core.quota.settle import LapsedHold, SettleCode
+from gateway.ports.quota_store import StoreUnavailable
 from tests.contract.quota_samples import (
     PAYER,
     SHARD,
@@ -21,6 +24,7 @@ from tests.contract.quota_samples import (
     ask,
     bring,
     open_store,
+    payer_in,
     rid_of,
     settlement,
 )
@@ -34,7 +38,7 @@ class Stand:
     """A store with one account, and the sweeper's view of it."""
 
     store: RedisQuotaStore
-    leases: RedisStreams
+    leases: RedisLeases
     client: Any
 
     async def rids(self, grace_ms: int = 0, rows_max: int = 100) -> list[str]:
@@ -53,7 +57,7 @@ async def stand(redis_url: str) -> AsyncIterator[Stand]:
     async with open_store(redis_url) as opened:
         await bring(opened.store)
         client = open_client(redis_url)
-        yield Stand(opened.store, RedisStreams(client, SHARDS), client)
+        yield Stand(opened.store, RedisLeases(client, SHARDS), client)
         await client.aclose()
 
 
@@ -102,8 +106,7 @@ async def test_a_batch_is_limited_and_takes_the_oldest_first(stand: Stand) -> No
 
 
 async def test_holds_of_several_accounts_are_found_in_their_shard(stand: Stand) -> None:
-    other = next(f"o{n}" for n in range(99) if shard_of(f"o{n}", SHARDS) == SHARD)
-    far = next(f"f{n}" for n in range(99) if shard_of(f"f{n}", SHARDS) != SHARD)
+    other, far = payer_in(SHARD, "other"), payer_in(1 - SHARD, "far")
     for number, payer in enumerate((PAYER, other, far)):
         if payer != PAYER:
             await bring(stand.store, payer)
@@ -111,6 +114,69 @@ async def test_holds_of_several_accounts_are_found_in_their_shard(stand: Stand) 
     found = await stand.leases.lapsed(SHARD, 0, 10)
     assert {hold.account for hold in found} == {account_digest(PAYER), account_digest(other)}
     assert [hold.rid for hold in await stand.leases.lapsed(1 - SHARD, 0, 10)] == [rid_of(2)]
+
+
+async def test_a_hold_of_an_older_epoch_is_found_and_ended_without_freeing_anything(
+    stand: Stand,
+) -> None:
+    await stand.store.reserve(ask(1, lease_ms=0))
+    await stand.store.open_shard(SHARD, 2, "0-0", 0, ())
+    await bring(stand.store)  # the account is new, the hold an orphan
+    await stand.store.reserve(ask(2))
+    (lapsed,) = await stand.leases.lapsed(SHARD, 0, 10)
+    assert (lapsed.rid, lapsed.epoch, lapsed.hold_tokens) == (rid_of(1), 2, 150)
+    ending = settlement(1, kind="expire", epoch=lapsed.epoch, charged_tokens=40)
+    reply = await stand.store.expire(lapsed, ending)
+    assert (reply.code, reply.held_tokens) == (SettleCode.SETTLED, 150)
+    assert (reply.used_tokens, reply.epoch) == (40, 2)
+
+
+async def test_progress_and_tail_come_from_the_last_heartbeat(stand: Stand) -> None:
+    await stand.store.reserve(ask(lease_ms=0, tail=b"h 1 2 3 4 5 6 {}"))
+    for progress_tokens in (7, 9, 8):
+        assert await stand.store.extend(PAYER, rid_of(1), progress_tokens, 0)
+    (lapsed,) = await stand.leases.lapsed(SHARD, 0, 10)
+    assert (lapsed.progress_tokens, lapsed.tail) == (9, b"h 1 2 3 4 5 6 {}")
+
+
+@pytest.mark.parametrize(
+    "hold",
+    [
+        *(b"h ", b"o ", b"h garbage", b"h 1 2 3 4 5 6", b"h 1 2 3 4 5 6\n{}", b"h 1 2 3 4 5 {}"),
+        *(b"h 1 2 3 4 5 -6 {}", b"h 1 2 3 4 5 6e2 {}", b"o 1  2 3 4 5 6 {}"),
+    ],
+)
+async def test_a_hold_that_nobody_can_read_is_dropped_and_told(
+    stand: Stand, hold: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    await stand.store.reserve(ask(1, lease_ms=0))
+    await stand.store.reserve(ask(2, lease_ms=0))
+    await stand.client.hset(KEYS.holds, rid_of(1), hold)
+    assert await stand.rids() == [rid_of(2)]
+    assert await stand.kept() == [rid_of(2).encode()]
+    assert await stand.leases.count(SHARD) == 1
+    assert f"hold {rid_of(1)} is dropped" in caplog.text
+
+
+@pytest.mark.parametrize("kept", [b"v", b"d", b"x 120 3000 150 1 -", b"something newer"])
+async def test_an_ending_is_kept_although_a_lease_of_it_was_left(stand: Stand, kept: bytes) -> None:
+    await stand.store.reserve(ask(lease_ms=0))
+    await stand.client.hset(KEYS.holds, rid_of(1), kept)
+    assert await stand.rids() == []
+    assert await stand.client.hget(KEYS.holds, rid_of(1)) == kept
+    assert await stand.leases.count(SHARD) == 0
+
+
+@pytest.mark.parametrize("name", [b"", b"nobody", b"\xff\xfe x", b" ", b"a  b c"])
+async def test_a_lease_or_an_ending_without_a_name_stops_no_sweep(
+    stand: Stand, name: bytes
+) -> None:
+    await stand.store.reserve(ask(lease_ms=0))
+    await stand.client.zadd(KEYS.of_shard.leases, {name: 1})
+    await stand.client.zadd(KEYS.of_shard.endings, {name: 1})
+    assert await stand.rids() == [rid_of(1)]
+    assert await stand.leases.count(SHARD) == 1
+    assert await stand.client.zcard(KEYS.of_shard.endings) == 0
 
 
 async def test_a_lease_without_its_hold_is_removed(stand: Stand) -> None:
@@ -177,6 +243,58 @@ async def test_a_thousand_endings_are_forgotten_in_batches(stand: Stand) -> None
     assert left == [510, 10, 0]
 
 
+# --- accounts -----------------------------------------------------------------------------------
+
+
+async def every_account(stand: Stand, rows_max: int) -> list[tuple[str, int]]:
+    found: list[tuple[str, int]] = []
+    position, some = await stand.leases.accounts(0, rows_max)
+    while position:
+        found.extend(some)
+        position, some = await stand.leases.accounts(position, rows_max)
+    return sorted({*found, *some})
+
+
+@pytest.mark.parametrize("rows_max", [1, 7, 1000])
+async def test_every_account_of_every_shard_is_found(stand: Stand, rows_max: int) -> None:
+    payers = [payer_in(shard, f"p{n}-") for n in range(20) for shard in range(SHARDS)]
+    for payer in payers:
+        await bring(stand.store, payer)
+    team = payers[1]
+    await bring(stand.store, team, "ann")
+    await stand.store.reserve(ask(payer=payers[0]))  # holds, leases and an outbox lie between
+    await (await stand.store.settle(settlement(2, payer=payers[0], epoch=0)))
+    shards = {payer: number % SHARDS for number, payer in enumerate(payers)} | {PAYER: SHARD}
+    expected = [(account_digest(payer), shard) for payer, shard in shards.items()]
+    expected.append((member_digest(team, "ann"), shards[team]))
+    assert await every_account(stand, rows_max) == sorted(expected)
+
+
+async def test_keys_that_only_look_like_accounts_are_passed_over(stand: Stand) -> None:
+    for key in (b"qg:{00}:a:", b"qg:{x}:a:y", b"qg:{00}:a:\xff", b"qg:{0}{1}:a:z", b"other:a:b"):
+        await stand.client.hset(key, "e", 1)
+    assert await every_account(stand, 1000) == [(account_digest(PAYER), SHARD)]
+
+
+async def test_an_account_is_forgotten_a_period_after_its_end_and_comes_back(stand: Stand) -> None:
+    account = account_digest(PAYER)
+    assert not await stand.store.forget(account, SHARD)
+    now_ms = (await stand.store.reserve(ask())).now_ms
+    over = {"ps": now_ms - 120_000, "pe": now_ms - 60_000}
+    await stand.client.hset(KEYS.account, mapping=over)
+    assert not await stand.store.forget(account, SHARD)  # its hold is open
+    await (await stand.store.settle(settlement(kind="release", period_start_ms=over["ps"])))
+    await stand.client.hset(KEYS.account, "ps", now_ms - 180_000)
+    assert not await stand.store.forget(account, SHARD)  # over for half as long as it lasted
+    await stand.client.hset(KEYS.account, mapping=over)
+    assert await stand.store.forget(account, SHARD)
+    assert not await stand.store.forget(account, SHARD)
+    assert not await stand.client.exists(KEYS.account, KEYS.packs)
+    assert (await stand.store.reserve(ask(2))).code is ReserveCode.HYDRATE
+    await bring(stand.store)
+    assert (await stand.store.reserve(ask(2))).code is ReserveCode.HELD
+
+
 async def test_trouble_is_told_as_the_store_being_unavailable(stand: Stand) -> None:
     await stand.client.delete(KEYS.of_shard.leases)
     await stand.client.set(KEYS.of_shard.leases, "not a sorted set")
@@ -184,3 +302,5 @@ async def test_trouble_is_told_as_the_store_being_unavailable(stand: Stand) -> N
         await stand.leases.lapsed(SHARD, 0, 10)
     with pytest.raises(StoreUnavailable, match=r"^ZCARD: "):
         await stand.leases.count(SHARD)
+    with pytest.raises(StoreUnavailable, match=r"^SCAN: "):
+        await stand.leases.accounts(0, 0)

@@ -3,24 +3,71 @@
 from __future__ import annotations
 
 import asyncio
+import pkgutil
 import re
 import socket
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from types import ModuleType
 from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 
 from gateway.adapters.postgres import statements
 from gateway.adapters.postgres.connection import Pool, Timeouts, open_pool
+from gateway.adapters.postgres.directory import PostgresDirectory
 from gateway.adapters.postgres.migrate import (
     Migration,
     MigrationError,
     migrate,
     packaged_migrations,
 )
+from gateway.adapters.postgres.statements import (
+    closing,
+    directory,
+    drain,
+    grants,
+    reports,
+    schema,
+)
+from gateway.core.identity import Identity
+from gateway.core.period import Calendar
 from gateway.ports.ledger import LedgerUnavailable
+from tests.contract.ledger_samples import until
+
+STATEMENTS = (closing, directory, drain, grants, reports, schema)
+# What the release that knows only the first two files sends while the third is applied.
+FIRST_RELEASE = (
+    """
+    CREATE TEMP TABLE IF NOT EXISTS incoming (LIKE ledger INCLUDING DEFAULTS) ON COMMIT DELETE ROWS
+    """,
+    """
+    INSERT INTO incoming (event_id, period, kind, at, payer, user_id, charged_tokens, quality,
+                          outcome, shard, epoch, stream_id)
+    VALUES (gen_random_uuid(), instant(0), 'usage', now(), 'ann', 'ann', 30, 'measured', 'done',
+            0, 1, '1-0')
+    """,
+    """
+    WITH booked AS (
+        INSERT INTO ledger SELECT * FROM incoming ON CONFLICT (event_id, period) DO NOTHING
+        RETURNING payer, period, charged_tokens
+    )
+    INSERT INTO period_usage AS kept (payer, period, settled_tokens, cost_nano_gbp, rows)
+    SELECT payer, period, sum(charged_tokens), 0, count(*) FROM booked GROUP BY payer, period
+    ON CONFLICT (payer, period) DO UPDATE SET
+        settled_tokens = kept.settled_tokens + excluded.settled_tokens
+    """,
+    """
+    INSERT INTO shards AS kept (shard, epoch, cursor) VALUES (0, 1, '1-0')
+    ON CONFLICT (shard) DO UPDATE SET cursor = excluded.cursor
+    """,
+    """
+    INSERT INTO users (user_id, payer, tier, anchor_day, zone) VALUES
+        ('user' || (SELECT count(*) FROM users), 'ann', 'free', 28, 'UTC')
+    """,
+)
 
 
 @pytest.fixture
@@ -74,15 +121,61 @@ async def test_what_a_newer_release_applied_is_left_alone(pool: Pool) -> None:
     assert await migrate(pool) == []
 
 
-async def test_every_statement_fits_the_schema(pool: Pool) -> None:
+async def test_the_release_before_runs_on_beside_the_third_file(
+    pool: Pool, postgres_url: str
+) -> None:
+    """In a session that was open before: its temporary table and its plans are the old ones."""
+    await migrate(pool, packaged_migrations()[:2])
+    running = await asyncpg.connect(postgres_url)
+    plans = []
+    async with running.transaction():
+        for text in FIRST_RELEASE:
+            await running.execute(text)
+            plans.append(await running.prepare(text))
+    assert await migrate(pool) == [migration.name for migration in packaged_migrations()[2:]]
+    async with running.transaction():
+        for plan in plans:
+            await plan.fetch()
+    await running.close()
+    assert await pool.fetchval("SELECT settled_tokens FROM period_usage") == 60
+    assert await pool.fetchval("SELECT server_id FROM shards") == ""
+    found = await PostgresDirectory(pool, "tester").identity_of_user("user1")
+    assert found == Identity("user1", "ann", "free", 1, Calendar(28, "UTC"))
+
+
+async def test_the_third_file_waits_for_a_drain_without_a_deadlock(
+    pool: Pool, postgres_url: str
+) -> None:
+    await migrate(pool, packaged_migrations()[:2])
+    running = await asyncpg.connect(postgres_url)
+    async with running.transaction():
+        for text in FIRST_RELEASE[:3]:
+            await running.execute(text)
+        migrating = asyncio.ensure_future(migrate(pool))
+        await until(lambda: running.fetchval("SELECT true FROM pg_locks WHERE NOT granted"))
+        await running.execute(FIRST_RELEASE[3])
+    await running.close()
+    assert await migrating == [migration.name for migration in packaged_migrations()[2:]]
+
+
+def statements_of(module: ModuleType) -> dict[str, str]:
+    return {name: text for name, text in vars(module).items() if re.fullmatch(r"[A-Z_]+", name)}
+
+
+def test_every_module_of_statements_is_known() -> None:
+    found = {module.name for module in pkgutil.iter_modules(statements.__path__)}
+    assert found == {module.__name__.rpartition(".")[2] for module in STATEMENTS}
+
+
+@pytest.mark.parametrize("module", STATEMENTS, ids=lambda module: module.__name__)
+async def test_every_statement_fits_the_schema(pool: Pool, module: ModuleType) -> None:
     await migrate(pool)
-    scripts = {"BEGIN_MIGRATION", "READ_LONG"}
-    names = {name for name in vars(statements) if name.isupper() and not name.startswith("_")}
-    assert scripts < names
+    scripts = {"BEGIN_MIGRATION", "READ_LONG"}  # several statements each
     async with pool.acquire() as connection, connection.transaction():
-        await connection.execute(statements.MAKE_INCOMING)
-        for name in sorted(names - scripts):
-            await connection.prepare(getattr(statements, name))
+        await connection.execute(drain.MAKE_INCOMING)
+        for name, text in statements_of(module).items():
+            if name not in scripts and not name.startswith("_"):
+                await connection.prepare(text)
 
 
 async def test_sessions_carry_name_and_time_limits(pool: Pool) -> None:

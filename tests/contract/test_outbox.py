@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.adapters.embedded import start_redis
 from gateway.adapters.redis_store.keys import shard_keys
 from gateway.adapters.redis_store.streams import RedisStreams, open_client
-from gateway.ports.quota_store import OutboxEntry, StoreUnavailable
+from gateway.ports.outbox import OutboxEntry
+from gateway.ports.quota_store import StoreUnavailable
+from gateway.ports.tasks import spawn
+from tests.contract.ledger_samples import until
 
 SHARDS = 3
 BEGINNING = dict.fromkeys(range(SHARDS), "0-0")
@@ -74,8 +80,45 @@ async def test_a_batch_is_limited_for_each_shard_and_the_next_goes_on(
     assert batches == [["1-0", "2-0", "7-0"], ["3-0", "4-0"], ["5-0"]]
 
 
-async def test_a_read_ends_when_there_is_nothing(outbox: RedisStreams) -> None:
-    assert await outbox.read(BEGINNING, 10, 1) == []
+@pytest.mark.parametrize("wait_ms", [0, 1])
+async def test_a_read_ends_when_there_is_nothing(outbox: RedisStreams, wait_ms: int) -> None:
+    async with asyncio.timeout(5):
+        assert await outbox.read(BEGINNING, 10, wait_ms) == []
+
+
+async def test_of_no_shards_nothing_is_read(outbox: RedisStreams) -> None:
+    assert await outbox.read({}, 10, 1) == []
+
+
+async def test_a_waiting_read_comes_back_with_the_first_event(
+    outbox: RedisStreams, client: Any
+) -> None:
+    async def waits() -> bool:
+        return bool((await client.info("clients"))["blocked_clients"])
+
+    reading = spawn(outbox.read(BEGINNING, 10, 5_000), "read", awaited=True)
+    await until(waits)
+    await put(client, 2, "5-0")
+    async with asyncio.timeout(4):
+        assert [entry.stream_id for entry in await reading] == ["5-0"]
+
+
+async def test_a_server_started_anew_is_another_one(
+    outbox: RedisStreams, client: Any, tmp_path: Path
+) -> None:
+    first = await outbox.server_id()
+    await client.flushall()
+    assert await outbox.server_id() == first
+    found = [first]
+    for _ in range(2):
+        server = await start_redis(tmp_path)
+        other = open_client(server.url)
+        found.append(await RedisStreams(other, SHARDS).server_id())
+        await other.aclose()
+        await server.stop()
+    assert len(set(found)) == 3
+    with pytest.raises(StoreUnavailable, match=r"^INFO: "):
+        await RedisStreams(other, SHARDS).server_id()
 
 
 async def test_the_newest_ids_are_known_though_their_entries_are_gone(

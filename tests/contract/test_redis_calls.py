@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,21 @@ import redis
 
 from gateway.adapters.redis_store.calls import CONNECTIONS_MAX
 from gateway.adapters.redis_store.keys import shard_keys
-from gateway.ports.quota_store import ReserveCode, SettleCode, StoreRejected, StoreUnavailable
+from gateway.core.quota.entitle import Entitlement
+from gateway.core.quota.reserve import ReserveCode
+from gateway.core.quota.settle import SettleCode, SettleReply
+from gateway.ports.quota_store import QuotaStore, StoreRejected, StoreUnavailable
 from gateway.ports.tasks import spawn
 from tests.contract.quota_samples import (
+    ENDS_MS,
     PAYER,
     SCRIPTS,
     SHARD,
+    STARTS_MS,
     Opened,
     ask,
     bring,
+    correction,
     open_store,
     rid_of,
     settlement,
@@ -75,13 +81,15 @@ async def test_a_reply_of_another_call_is_no_reply(linked: Opened, link: Link) -
         assert "belongs to another call" in str(reply)
 
 
-@pytest.mark.parametrize("name", ["extend", "settle"])
+@pytest.mark.parametrize("name", ["extend", "settle", "correct"])
 async def test_each_script_that_names_a_rid_is_checked(
     linked: Opened, link: Link, name: str
 ) -> None:
     async def call(number: int) -> object:
         if name == "extend":
             return await linked.store.extend(PAYER, rid_of(number), 0, 1)
+        if name == "correct":
+            return await linked.store.correct(correction(number))
         return await (await linked.store.settle(settlement(number)))
 
     link.on_reply = Crossed()
@@ -124,7 +132,7 @@ async def test_a_server_that_pauses_costs_no_more_than_the_deadline(
     opened: Opened, redis_url: str
 ) -> None:
     async with open_store(redis_url, deadline_s=0.15) as hasty:
-        await hasty.store.epoch(SHARD)
+        await hasty.store.shard_state(SHARD)
         with redis.Redis.from_url(redis_url) as client:
             client.execute_command("CLIENT", "PAUSE", 1000, "ALL")
         for number in (1, 2):  # over a connection that is there, then over a new one
@@ -140,7 +148,7 @@ async def test_a_server_that_pauses_costs_no_more_than_the_deadline(
 
 async def test_a_late_reply_reaches_nobody(opened: Opened, link: Link) -> None:
     async with open_store(link.url, deadline_s=0.2) as hasty:
-        await hasty.store.epoch(SHARD)
+        await hasty.store.shard_state(SHARD)
         link.on_reply = held = Held()
         with pytest.raises(StoreUnavailable):
             await hasty.store.reserve(ask(1, output_wanted=11))
@@ -255,9 +263,30 @@ async def test_a_call_that_is_wrong_in_itself_is_rejected_and_costs_no_connectio
     linked: Opened, link: Link
 ) -> None:
     for _ in range(3):
-        with pytest.raises(StoreRejected, match=r"^reserve: an argument is not a whole amount"):
-            await linked.store.reserve(ask(multiplier=0))
+        with pytest.raises(StoreRejected, match=r"^reserve: an argument is out of its range"):
+            await linked.store.reserve(ask(choices=0))
     assert link.connections == 1
+
+
+WRONG_CALLS: dict[str, Callable[[QuotaStore], Awaitable[object]]] = {
+    "reserve": lambda store: store.reserve(ask(lease_ms=-1)),
+    "extend": lambda store: store.extend(PAYER, rid_of(1), -1, 1),
+    "settle": lambda store: settled(store, charged_tokens=-1),
+    "correct": lambda store: store.correct(correction(stream_id="1")),
+    "entitle": lambda store: store.entitle(Entitlement(PAYER, -1, STARTS_MS, 0), ENDS_MS),
+    "hydrate": lambda store: store.hydrate_begin(PAYER, None, -1, ENDS_MS),
+    "open": lambda store: store.open_shard(SHARD, 0, "0-0", 0, ()),
+}
+
+
+async def settled(store: QuotaStore, **changes: int) -> SettleReply:
+    return await (await store.settle(settlement(**changes)))
+
+
+@pytest.mark.parametrize("name", WRONG_CALLS)
+async def test_each_script_s_own_words_are_a_rejection(opened: Opened, name: str) -> None:
+    with pytest.raises(StoreRejected, match=rf"^{name}: an argument is not "):
+        await WRONG_CALLS[name](opened.store)
 
 
 async def test_a_spoilt_key_is_rejected_and_not_taken_for_trouble(
@@ -290,5 +319,5 @@ async def test_each_answered_call_is_seen_once_under_its_scripts_name(opened: Op
     await opened.store.snapshot(PAYER)
     await (await opened.store.settle(settlement()))
     with pytest.raises(StoreRejected):
-        await opened.store.reserve(ask(2, multiplier=0))
+        await opened.store.reserve(ask(2, choices=0))
     assert opened.seen == ["reserve", "snapshot", "settle"]

@@ -11,47 +11,66 @@ import pytest
 from gateway.adapters.postgres.connection import Pool
 from gateway.adapters.postgres.directory import PostgresDirectory
 from gateway.adapters.postgres.ledger import PostgresLedger
+from gateway.core.quota.entitle import LedgerSums
 from gateway.core.rid import make_rid
-from gateway.ports.ledger import Adjustment, Conflict
-from gateway.ports.quota_store import LedgerSums
-from tests.contract.ledger_samples import NOVEMBER_MS, OCTOBER_MS, sample_row, until
+from gateway.ports.directory import Adjustment
+from gateway.ports.ledger import Conflict, Watermark
+from tests.contract.ledger_samples import (
+    FIRST_UTC,
+    NOVEMBER_MS,
+    OCTOBER_MS,
+    no_doubles,
+    sample_row,
+    until,
+)
+
+
+async def sums_of_ann(
+    ledger: PostgresLedger, stream_id: str, epoch: int = 1, shard: int = 0
+) -> LedgerSums | None:
+    return await ledger.sums("ann", None, NOVEMBER_MS, Watermark(shard, epoch, stream_id))
+
+
+def without_packs(settled_tokens: int, cost_nano_gbp: int) -> LedgerSums:
+    """Of a payer whom the directory does not know."""
+    return LedgerSums(settled_tokens, 0, 0, cost_nano_gbp, rev=0)
 
 
 async def test_sums_wait_for_the_cursor(ledger: PostgresLedger) -> None:
-    assert await ledger.sums("ann", NOVEMBER_MS, 0, 1, "9-0") is None
-    await ledger.book([sample_row("9-0")], [])
-    assert await ledger.sums("ann", NOVEMBER_MS, 0, 1, "10-0") is None
-    assert await ledger.sums("ann", NOVEMBER_MS, 1, 1, "9-0") is None
-    assert await ledger.sums("ann", NOVEMBER_MS, 0, 2, "9-0") is None
-    assert await ledger.sums("ann", NOVEMBER_MS, 0, 1, "9-0") == LedgerSums(30, 0, 700, 0)
+    assert await sums_of_ann(ledger, "9-0") is None
+    await ledger.book([sample_row("9-0")], [], no_doubles)
+    assert await sums_of_ann(ledger, "10-0") is None
+    assert await sums_of_ann(ledger, "9-0", shard=1) is None
+    assert await sums_of_ann(ledger, "9-0", epoch=2) is None
+    assert await sums_of_ann(ledger, "9-0") == without_packs(30, 700)
 
 
 async def test_a_stream_never_used_is_reached_at_once(ledger: PostgresLedger) -> None:
-    assert await ledger.sums("ann", NOVEMBER_MS, 0, 1, "0-0") == LedgerSums(0, 0, 0, 0)
+    assert await sums_of_ann(ledger, "0-0") == without_packs(0, 0)
 
 
 async def test_sums_stop_at_the_stream_id_by_number(ledger: PostgresLedger) -> None:
     """What came later is in Redis already: it was settled after the hydration began."""
     ids = ["9-0", "9-9", "9-10", "10-0"]
-    await ledger.book([sample_row(stream_id) for stream_id in ids], [])
+    await ledger.book([sample_row(stream_id) for stream_id in ids], [], no_doubles)
     for rows, stream_id in enumerate(ids, start=1):
-        sums = await ledger.sums("ann", NOVEMBER_MS, 0, 1, stream_id)
-        assert sums == LedgerSums(30 * rows, 0, 700 * rows, 0), stream_id
+        sums = await sums_of_ann(ledger, stream_id)
+        assert sums == without_packs(30 * rows, 700 * rows), stream_id
 
 
 async def test_older_epochs_count_wholly_and_newer_ones_not(ledger: PostgresLedger) -> None:
-    await ledger.book([sample_row("90-0", epoch=1), sample_row("91-0", epoch=2)], [])
-    await ledger.book([sample_row("99-0", epoch=3)], [])
-    sums = await ledger.sums("ann", NOVEMBER_MS, 0, 2, "50-0")
-    assert sums == LedgerSums(30, 0, 700, 0)
-    sums = await ledger.sums("ann", NOVEMBER_MS, 0, 3, "99-0")
-    assert sums == LedgerSums(90, 0, 2100, 0)
+    await ledger.book([sample_row("90-0", epoch=1), sample_row("91-0", epoch=2)], [], no_doubles)
+    await ledger.book([sample_row("99-0", epoch=3)], [], no_doubles)
+    sums = await sums_of_ann(ledger, "50-0", epoch=2)
+    assert sums == without_packs(30, 700)
+    sums = await sums_of_ann(ledger, "99-0", epoch=3)
+    assert sums == without_packs(90, 2100)
 
 
 async def test_sums_are_of_one_payer_and_period_with_adjustments_and_revision(
     ledger: PostgresLedger, directory: PostgresDirectory
 ) -> None:
-    await directory.create_user("ann", "free", 1, "UTC")
+    await directory.create_user("ann", "free", FIRST_UTC)
     await directory.adjust(
         Adjustment(make_rid(1, b"0123456789"), "ann", NOVEMBER_MS, -8, "sorry", "sue")
     )
@@ -60,21 +79,46 @@ async def test_sums_are_of_one_payer_and_period_with_adjustments_and_revision(
             sample_row("1-0"),
             sample_row("2-0", payer="bob"),
             sample_row("3-0", period_ms=OCTOBER_MS),
-            sample_row("4-0", kind="correction", charged_tokens=-5, cost_nano_gbp=-100),
+            sample_row(
+                "4-0", kind="correction", charged_tokens=-5, cost_nano_gbp=-100, from_packs=-2
+            ),
+            sample_row("5-0", from_packs=7),
         ],
         [],
+        no_doubles,
     )
-    sums = await ledger.sums("ann", NOVEMBER_MS, 0, 1, "4-0")
-    assert sums == LedgerSums(settled_tokens=25, adjusted_tokens=-8, cost_nano_gbp=600, rev=2)
+    assert await sums_of_ann(ledger, "5-0") == LedgerSums(
+        settled_tokens=55, from_packs=5, adjusted_tokens=-8, cost_nano_gbp=1300, rev=2
+    )
 
 
 async def test_an_epoch_is_raised_once_by_many(ledger: PostgresLedger) -> None:
-    for seen in (0, 1):
+    for seen in (0, 1, 5):
         raised = await asyncio.gather(*(ledger.raise_epoch(3, seen) for _ in range(8)))
         assert set(raised) == {(seen + 1, "0-0")}
-    await ledger.book([sample_row("7-7", shard=3)], [])
-    assert await ledger.raise_epoch(3, 1) == (2, "7-7")
-    assert await ledger.raise_epoch(3, 2) == (3, "7-7")
+    await ledger.book([sample_row("7-7", shard=3)], [], no_doubles)
+    assert await ledger.raise_epoch(3, 5) == (6, "7-7")
+    assert await ledger.raise_epoch(3, 6) == (7, "7-7")
+
+
+async def test_an_epoch_is_never_lowered(ledger: PostgresLedger) -> None:
+    await ledger.book([sample_row("7-7", epoch=9)], [], no_doubles)
+    for seen in (0, 5, 8):
+        assert await ledger.raise_epoch(0, seen) == (9, "7-7")
+
+
+async def test_an_epoch_waits_for_the_raise_that_is_not_committed_yet(
+    ledger: PostgresLedger, ledger_url: str
+) -> None:
+    """The answer is what holds, not what was committed when the question came."""
+    await ledger.raise_epoch(0, 3)
+    other = await asyncpg.connect(ledger_url)
+    await other.execute("BEGIN; UPDATE shards SET epoch = 8, cursor = '5-5' WHERE shard = 0")
+    asking = asyncio.ensure_future(ledger.raise_epoch(0, 4))
+    await until(lambda: other.fetchval("SELECT true FROM pg_locks WHERE NOT granted"))
+    await other.execute("COMMIT")
+    assert await asking == (8, "5-5")
+    await other.close()
 
 
 async def test_a_shard_the_ledger_lost_goes_past_the_epoch_redis_had(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from decimal import Decimal
@@ -16,10 +16,11 @@ from typing import Any
 
 from gateway.core.chat import judge_chat
 from gateway.core.event import LedgerRow, ledger_row
-from gateway.core.identity import shard_of
-from gateway.core.period import Period, period_at
+from gateway.core.identity import key_digest, shard_of
+from gateway.core.period import Calendar, Period
 from gateway.core.plan import Model, PackOffer, Plan, Tier, Weights
 from gateway.core.pricing import Price, PriceTable, PriceVersion
+from gateway.core.quota.entitle import Snapshot
 from gateway.core.rid import make_rid
 from gateway.flow.accounts import Accounts
 from gateway.flow.admit import Admission, Call, Stores
@@ -28,11 +29,14 @@ from gateway.flow.exchange import Exchange
 from gateway.flow.hydrate import Hydrator
 from gateway.flow.identify import Identities
 from gateway.flow.open_holds import OpenHolds
+from gateway.flow.recent import RecentSettlements
 from gateway.flow.relay import Drains, RelayServices
 from gateway.flow.settlements import Settlements
 from gateway.flow.shards import Shards
 from gateway.flow.terms import Terms
-from gateway.ports.quota_store import Snapshot
+from gateway.jobs.sweep import Sweep, SweepTerms
+from tests.fakes.answer import RecordedAnswer
+from tests.fakes.chat_stream import completion
 from tests.fakes.clock import HandClock
 from tests.fakes.ledger import FakeDirectory, FakeLedger
 from tests.fakes.metrics import SeenMetrics
@@ -40,6 +44,8 @@ from tests.fakes.store import SHARDS, FakeStores, TroubledStore, fake_stores
 from tests.fakes.upstream import ScriptedAnswer, ScriptedUpstream
 
 PEPPER = b"pepper"
+GRACE_MS = 10_000
+COUNTS = {"prompt_tokens": 20, "completion_tokens": 30}
 MODEL = "gpt-4o-mini"
 PLAN = Plan(
     tiers={
@@ -101,10 +107,13 @@ class FlowRig:
         self.clock, self.metrics = HandClock(), SeenMetrics()
         self.directory = FakeDirectory()
         self.ledger = FakeLedger(self.directory)
-        self.shards = Shards(self.store, self.ledger, SHARDS)
+        self.recent = RecentSettlements()
+        self.shards = Shards(self.store, self.ledger, SHARDS, self.recent)
         self.hydrator = Hydrator(self.store, self.ledger, self.shards, self.metrics)
         self.identities = Identities(self.directory, PEPPER)
-        self.settlements = Settlements(self.store, self.shards, self.metrics)
+        self.settlements = Settlements(
+            self.store, self.shards, self.recent, terms.plan.thresholds_percent, self.metrics
+        )
         self.open_holds = OpenHolds(self.store, terms, self.clock)
         self.accounts = Accounts(self.directory, self.store, self.hydrator, terms.plan, self.clock)
         self.upstream = ScriptedUpstream()
@@ -135,12 +144,20 @@ class FlowRig:
 
     @property
     def period(self) -> Period:
-        return period_at(self.clock.now_ms(), PLAN.anchor_day, PLAN.zone)
+        return Calendar(PLAN.anchor_day, PLAN.zone).period_at(self.clock.now_ms())
 
     async def user(self, user_id: str = "ada", tier: str = "free") -> str:
         """A new user and the user's key."""
         await self.accounts.create_user(user_id, tier)
         return (await self.accounts.create_key(user_id, PEPPER)).key
+
+    async def member(self, user_id: str, payer: str) -> str:
+        """A new user who spends from another's account, and the user's key. Both are at the same
+        revision: an identity knows only its own."""
+        key = await self.user(user_id)
+        team = self.directory.people[payer]
+        self.directory.people[user_id] = replace(team, user_id=user_id)
+        return key
 
     def call(self, key: str, **body: Any) -> Call:
         """A chat call of eight tokens a prompt or so, changed by `body`."""
@@ -158,6 +175,14 @@ class FlowRig:
             sdk_retry=0,
             client_id=None,
         )
+
+    async def spend(self, key: str) -> LedgerRow:
+        """One call of 50 tokens to its end; its row, which the ledger does not have yet."""
+        self.will_answer(ScriptedAnswer([completion("Hi", COUNTS)]))
+        await self.exchange.run(call := self.call(key), RecordedAnswer())
+        payer = self.directory.people[self.directory.keys[key_digest(key, PEPPER)]].payer
+        (row,) = [row for row in await self.rows(payer) if row.event_id == call.rid]
+        return row
 
     def will_answer(self, *answers: ScriptedAnswer | Exception) -> None:
         self.upstream.answers += answers
@@ -183,9 +208,37 @@ class FlowRig:
             for entry in entries
         ]
 
+    async def drain(self, payer: str = "ada", last: int | None = None) -> None:
+        """The ledger books the payer's outbox, or its first `last` rows."""
+        await self.ledger.book((await self.rows(payer))[:last], [], _no_doubles)
+
+    async def lapse(self, over_ms: int) -> None:
+        """Every lease in the store ended so long ago."""
+        seconds, micros = await self.redis.client.time()
+        ended_ms = seconds * 1000 + micros // 1000 - over_ms
+        for key in await self.redis.client.keys("qg:*:l"):
+            for member in await self.redis.client.zrange(key, 0, -1):
+                await self.redis.client.zadd(key, {member: ended_ms})
+
+    async def expire(self) -> None:
+        """Every hold that is open lapses, and the sweeper ends it."""
+        await self.lapse(GRACE_MS + 1)
+        terms = SweepTerms(SHARDS, GRACE_MS, self.terms.prices, self.terms.plan.thresholds_percent)
+        sweep = Sweep(self.redis.leases, self.store, terms, self.metrics, self.clock)
+        await sweep.step()
+
     async def lose_everything(self) -> None:
         """The server comes back empty."""
         await self.redis.client.flushall()
+
+    async def lose_account(self) -> None:
+        """The accounts are gone from the store; its outbox is not."""
+        for key in await self.redis.client.keys("qg:*:a:*"):
+            await self.redis.client.delete(key)
+
+
+async def _no_doubles(rows: Sequence[LedgerRow]) -> None:
+    raise AssertionError(f"counted twice: {rows}")
 
 
 @asynccontextmanager
@@ -196,6 +249,7 @@ async def flow_rig(**changes: Any) -> AsyncIterator[FlowRig]:
         await rig.shards.open_all()
         yield rig
         stores.store.away, stores.store.troubles, stores.store.pause = False, {}, None
+        rig.ledger.away = False
         await rig.settled()
 
 

@@ -7,18 +7,34 @@ from dataclasses import replace
 
 from gateway.core.event import LedgerRow
 from gateway.core.identity import Identity
-from gateway.ports.ledger import Adjustment, BookReply, Conflict, DeadEntry, LedgerUnavailable
-from gateway.ports.quota_store import Entitlement, LedgerSums
+from gateway.core.period import Calendar
+from gateway.core.quota.entitle import PACKS_MAX, Entitlement, LedgerSums, Pack
+from gateway.ports.directory import Adjustment, PackCredit
+from gateway.ports.ledger import (
+    BookReply,
+    Conflict,
+    Cursor,
+    DeadEntry,
+    LedgerUnavailable,
+    TakeBack,
+    Watermark,
+)
+
+_UNKNOWN = Cursor(0, "0-0", "")
 
 
 class FakeDirectory:
-    """Fulfils ports.ledger.Directory. `asked` counts the look-ups of keys."""
+    """Fulfils ports.directory.Directory. `asked` counts the look-ups of keys. Packs have no end
+    here: there is no clock. A test makes a member of a team by writing to `people`."""
 
     def __init__(self) -> None:
         self.people: dict[str, Identity] = {}
         self.keys: dict[bytes, str] = {}
         self.key_ids: dict[str, bytes] = {}
         self.adjustments: dict[str, Adjustment] = {}
+        self.credits: dict[str, PackCredit] = {}
+        self.spent: dict[str, int] = {}
+        self.refunded: set[str] = set()
         self.projected: dict[str, int] = {}
         self.asked = 0
         self.away = False
@@ -36,27 +52,54 @@ class FakeDirectory:
         self._reach()
         return self.people.get(user_id)
 
-    async def entitlement(self, payer: str, period_start_ms: int) -> Entitlement | None:
+    async def entitlement(
+        self, payer: str, member: str | None, period_start_ms: int
+    ) -> Entitlement | None:
         self._reach()
-        identity = self.people.get(payer)
-        if identity is None:
+        identity = self.people.get(member or payer)
+        if identity is None or identity.payer != payer:
             return None
-        adjusted = self.adjusted(payer, period_start_ms)
-        return Entitlement(payer, identity.rev, period_start_ms, adjusted)
+        return Entitlement(
+            payer,
+            identity.rev,
+            period_start_ms,
+            self.adjusted(payer, member, period_start_ms),
+            () if member else self.packs(payer),
+            member,
+        )
 
-    async def create_user(self, user_id: str, tier: str, anchor_day: int, zone: str) -> Identity:
+    async def create_user(self, user_id: str, tier: str, calendar: Calendar) -> Identity:
         self._reach()
         if user_id in self.people:
             raise Conflict(f"user {user_id} exists")
-        self.people[user_id] = Identity(user_id, user_id, tier, 1, anchor_day, zone)
+        self.people[user_id] = Identity(user_id, user_id, tier, 1, calendar)
         return self.people[user_id]
+
+    async def set_calendar(self, user_id: str, calendar: Calendar) -> Identity:
+        payer = self._person(user_id).payer
+        for each in list(self.people.values()):
+            if each.payer == payer:
+                self.people[each.user_id] = replace(each, rev=each.rev + 1, calendar=calendar)
+        return self.people[user_id]
+
+    async def credit_pack(self, credit: PackCredit) -> Identity:
+        payer = self._person(credit.user_id).payer
+        before = self.credits.get(credit.payment_ref)
+        if before is not None:
+            if (self.people[before.user_id].payer, before.tokens) != (payer, credit.tokens):
+                raise Conflict(f"payment {credit.payment_ref} was credited already")
+            return self.people[credit.user_id]
+        if sum(pack.tokens > 0 for pack in self.packs(payer)) >= PACKS_MAX:
+            raise Conflict(f"{payer} has {PACKS_MAX} packs to spend")
+        self.credits[credit.payment_ref] = credit
+        return self._change(credit.user_id, with_payer=True)
 
     async def set_tier(self, user_id: str, tier: str) -> Identity:
         return self._change(user_id, tier)
 
     async def adjust(self, adjustment: Adjustment) -> Identity:
         self.adjustments[adjustment.event_id] = adjustment
-        return self._change(adjustment.user_id)
+        return self._change(adjustment.user_id, with_payer=True)
 
     async def create_key(self, key_id: str, user_id: str, digest: bytes) -> Identity:
         self.keys[digest] = user_id
@@ -83,36 +126,64 @@ class FakeDirectory:
     def rev_projected(self, user_id: str) -> int:
         return self.projected.get(user_id, 0)
 
-    def adjusted(self, payer: str, period_start_ms: int) -> int:
+    def adjusted(self, payer: str, member: str | None, period_start_ms: int) -> int:
         return sum(
             each.tokens
             for each in self.adjustments.values()
-            if (each.user_id, each.period_start_ms) == (payer, period_start_ms)
+            if each.period_start_ms == period_start_ms
+            and self.people[each.user_id].payer == payer
+            and member in (None, each.user_id)
         )
 
-    def _change(self, user_id: str, tier: str | None = None) -> Identity:
+    def packs(self, payer: str) -> tuple[Pack, ...]:
+        """By end, with what is left of them by the ledger."""
+        told = [
+            Pack(
+                each.pack_id,
+                0
+                if each.pack_id in self.refunded
+                else max(0, each.tokens - self.spent.get(each.pack_id, 0)),
+                each.ends_ms,
+            )
+            for each in self.credits.values()
+            if self.people[each.user_id].payer == payer
+        ]
+        return tuple(sorted(told, key=lambda pack: (pack.ends_ms, pack.pack_id)))
+
+    def _person(self, user_id: str) -> Identity:
         self._reach()
-        before = self.people.get(user_id)
-        if before is None:
+        if user_id not in self.people:
             raise Conflict(f"there is no user {user_id}")
+        return self.people[user_id]
+
+    def _change(self, user_id: str, tier: str | None = None, with_payer: bool = False) -> Identity:
+        before = self._person(user_id)
         self.people[user_id] = replace(before, rev=before.rev + 1, tier=tier or before.tier)
+        if with_payer and before.payer != user_id:
+            payer = self._person(before.payer)
+            self.people[before.payer] = replace(payer, rev=payer.rev + 1)
         return self.people[user_id]
 
 
 class FakeLedger:
-    """Fulfils ports.ledger.Ledger. `refuse_books` batches fail before anything is committed."""
+    """Fulfils ports.ledger.Ledger. `refuse_books` batches fail before anything is committed, and
+    `unclosed` periods wait to be closed."""
 
     def __init__(self, directory: FakeDirectory) -> None:
         self._directory = directory
         self.rows: dict[str, LedgerRow] = {}
         self.buried: list[DeadEntry] = []
-        self.at: dict[int, tuple[int, str]] = {}
+        self.at: dict[int, Cursor] = {}
         self.leads = True
         self.away = False
         self.refuse_books = 0
         self.sums_asked = 0
+        self.cursors_asked = 0
         self.partitions: list[int] = []
         self.used: dict[str, int] = {}
+        self.unclosed = 0
+        self.alive: list[str] = []
+        self.closings: list[int] = []
 
     def _reach(self) -> None:
         if self.away:
@@ -128,51 +199,85 @@ class FakeLedger:
     def unlock_shards(self) -> None:
         self.leads = False
 
-    async def cursors(self) -> dict[int, tuple[int, str]]:
+    async def cursors(self) -> dict[int, Cursor]:
+        self.cursors_asked += 1
         self._reach()
         return dict(self.at)
 
-    async def book(self, rows: Sequence[LedgerRow], dead: Sequence[DeadEntry]) -> BookReply:
+    async def note_server(self, shards: int, server_id: str) -> None:
+        self._reach()
+        for shard in range(shards):
+            self.at[shard] = replace(self.at.get(shard, _UNKNOWN), server_id=server_id)
+
+    async def book(
+        self, rows: Sequence[LedgerRow], dead: Sequence[DeadEntry], take_back: TakeBack
+    ) -> BookReply:
         self._reach()
         if self.refuse_books:
             self.refuse_books -= 1
             raise LedgerUnavailable("the ledger went away between read and commit")
-        new = [row for row in rows if row.event_id not in self.rows]
-        self.rows.update((row.event_id, row) for row in new)
+        booked, new, doubles = dict(self.rows), [], []
+        for row in rows:
+            known = booked.get(row.event_id)
+            if known is None:
+                booked[row.event_id] = row
+                new.append(row)
+            elif (known.epoch, known.stream_id) != (row.epoch, row.stream_id):
+                doubles.append(row)
+        if doubles:
+            await take_back(doubles)
+        self.rows = booked
+        for row in new:
+            for pack_id, tokens in row.pack_split:
+                self._directory.spent[pack_id] = self._directory.spent.get(pack_id, 0) + tokens
         self.buried += dead
-        read = [(row.shard, row.stream_id) for row in rows]
-        read += [(entry.shard, entry.stream_id) for entry in dead]
-        for shard, stream_id in read:
-            epoch, cursor = self.at.get(shard, (1, "0-0"))
-            self.at[shard] = (epoch, max(cursor, stream_id, key=_order))
+        self._pass_by(rows, dead)
         return BookReply(new, len(rows) - len(new), len(dead))
 
+    def _pass_by(self, rows: Sequence[LedgerRow], dead: Sequence[DeadEntry]) -> None:
+        read = [(row.shard, row.epoch, row.stream_id) for row in rows]
+        read += [(entry.shard, 0, entry.stream_id) for entry in dead]
+        for shard, epoch, stream_id in read:
+            before = self.at.get(shard, _UNKNOWN)
+            furthest = max(before.stream_id, stream_id, key=_order)
+            self.at[shard] = Cursor(max(before.epoch, epoch), furthest, before.server_id)
+
     async def sums(
-        self, payer: str, period_start_ms: int, shard: int, epoch: int, stream_id: str
+        self, payer: str, member: str | None, period_start_ms: int, until: Watermark
     ) -> LedgerSums | None:
         self.sums_asked += 1
         self._reach()
-        _, cursor = self.at.get(shard, (epoch, "0-0"))
-        if _order(cursor) < _order(stream_id):
+        cursor, moment = self.at.get(until.shard, _UNKNOWN), _moment(until)
+        if until.stream_id != "0-0" and _moment(cursor) < moment:
             return None
         rows = [
             row
             for row in self.rows.values()
             if (row.event.payer, row.period_ms) == (payer, period_start_ms)
+            and member in (None, row.event.user_id)
+            and (row.epoch < until.epoch or _moment(row) <= moment)
         ]
         return LedgerSums(
             settled_tokens=sum(row.charged_tokens for row in rows),
-            adjusted_tokens=self._directory.adjusted(payer, period_start_ms),
+            from_packs=0 if member else sum(row.from_packs for row in rows),
+            adjusted_tokens=self._directory.adjusted(payer, member, period_start_ms),
             cost_nano_gbp=sum(row.cost_nano_gbp for row in rows),
-            rev=self._directory.people[payer].rev,
+            rev=self._directory.people[member or payer].rev,
+            packs=() if member else self._directory.packs(payer),
         )
 
     async def raise_epoch(self, shard: int, seen: int) -> tuple[int, str]:
         self._reach()
-        epoch, cursor = self.at.get(shard, (0, "0-0"))
-        if epoch == seen:
-            self.at[shard] = (seen + 1, cursor)
-        return self.at[shard]
+        before = self.at.get(shard, _UNKNOWN)
+        if before.epoch <= seen:
+            self.at[shard] = replace(before, epoch=seen + 1, raised_at=before.stream_id)
+        return self.at[shard].epoch, before.stream_id
+
+    async def alive_gateways(self, me: str | None) -> Sequence[str]:
+        self._reach()
+        if me is not None and me not in self.alive:
+            self.alive.append(me)
+        return tuple(self.alive)
 
     async def used_by_tier(self, now_ms: int) -> dict[str, int]:
         self._reach()
@@ -181,6 +286,17 @@ class FakeLedger:
     async def prepare_partitions(self, now_ms: int) -> None:
         self._reach()
         self.partitions.append(now_ms)
+
+    async def close_periods(self, now_ms: int, rows_max: int) -> int:
+        self._reach()
+        self.closings.append(now_ms)
+        closed = min(rows_max, self.unclosed)
+        self.unclosed -= closed
+        return closed
+
+
+def _moment(at: Cursor | Watermark | LedgerRow) -> tuple[int, tuple[int, int]]:
+    return at.epoch, _order(at.stream_id)
 
 
 def _order(stream_id: str) -> tuple[int, int]:

@@ -1,7 +1,7 @@
-"""All scripts in any order, often and too late: the figures stay those of a model that is obvious.
+"""Holds in any order, often and too late: the figures stay those of a model that is obvious.
 
-The model keeps one fate a rid. After every step the account, the holds, the leases and the events
-on the server must say what the fates say.
+It knows one account without packs, and one limit. The model keeps one fate a rid. After every step
+the account, the holds, the leases and the events on the server must say what the fates say.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ charges = st.integers(0, 600)
 
 @dataclass
 class Fate:
-    """What became of a hold: open, expired, lost (with its epoch), booked late, or ended."""
+    """What became of a hold: open, expired, orphaned or lost (with its epoch), released, booked
+    (with a mark that tells so), or ended."""
 
     state: str
     hold: int
@@ -98,7 +99,7 @@ class Life(RuleBasedStateMachine):
     @rule(number=which)
     def ask_again(self, number: int) -> None:
         rid, fate = self.known(number)
-        if fate.state in ("open", "expired", "late"):  # of no other it is known that it was
+        if fate.state not in ("ended", "lost"):  # of no other it is known that it was
             assert self.lua.reserve(rid, now=self.now_ms).code == (
                 2 if fate.state == "open" else -5
             )
@@ -112,19 +113,26 @@ class Life(RuleBasedStateMachine):
         reply = self.lua.settle(
             rid, charge=charge, epoch=fate.epoch, period=fate.period, now=self.now_ms
         )
-        assert reply.code == {"open": 1, "expired": 2, "lost": 3}.get(fate.state, 0)
+        codes = {"open": 1, "orphaned": 1, "expired": 2, "lost": 3}
+        assert reply.code == codes.get(fate.state, 0)
         if reply.code:
-            over = max(0, charge - fate.hold) if fate.state == "open" else 0
+            over = 0 if fate.state == "lost" else max(0, charge - fate.hold)
+            over -= max(0, fate.charged - fate.hold)
             assert reply.overdraft == over
-            fate.charged, fate.state = charge, "late" if reply.code == 3 else "ended"
+            fate.charged = charge
+            fate.state = "booked" if fate.epoch < self.epoch else "ended"
 
     @precondition(lambda self: self.fates)
     @rule(number=which)
     def release(self, number: int) -> None:
         rid, fate = self.known(number)
-        if fate.state in ("open", "expired", "late"):
-            assert self.lua.settle(rid, kind="release", now=self.now_ms).code == 4
-            fate.state = "ended" if fate.state == "open" else fate.state
+        changes = {"charge": 0, "epoch": fate.epoch, "period": fate.period, "now": self.now_ms}
+        reply = self.lua.settle(rid, kind="release", **changes)
+        assert reply.code == (2 if fate.state == "expired" else 4)
+        if fate.state == "expired":
+            fate.charged, fate.state = 0, "booked"
+        elif fate.state != "booked":
+            fate.state = "released"
 
     @precondition(lambda self: self.fates)
     @rule(number=which, charge=charges, early_ms=st.sampled_from([0, 1, LEASE_MS]))
@@ -135,7 +143,8 @@ class Life(RuleBasedStateMachine):
         reply = self.lua.settle(rid, kind="expire", charge=charge, now=self.now_ms,
                                 epoch=self.epoch, period=fate.period)  # fmt: skip
         over = lease + GRACE_MS <= self.now_ms
-        assert reply.code == ((1 if over else 5) if fate.state == "open" else 0)
+        is_open = fate.state in ("open", "orphaned")
+        assert reply.code == ((1 if over else 5) if is_open else 0)
         if reply.code == 1:
             fate.state, fate.charged = "expired", charge
 
@@ -145,24 +154,27 @@ class Life(RuleBasedStateMachine):
         rid, fate = self.known(number)
         before = self.progress(rid)
         found = self.lua.extend(rid, progress=progress, lease=LEASE_MS)[0]
-        assert found == (fate.state == "open")
+        assert found == (fate.state in ("open", "orphaned"))
         assert self.progress(rid) == (max(before, progress) if found else before)
 
     def progress(self, rid: str) -> int:
         hold = self.lua.hold(rid) or ""
-        return int(hold.split(" ")[5]) if hold.startswith("h ") else 0
+        return int(hold.split(" ")[6]) if hold[:2] in ("h ", "o ") else 0
 
     @rule(ms=st.sampled_from([1, DAY_MS, MONTH_MS]))
     def time_passes(self, ms: int) -> None:
         self.now_ms += ms
 
     @precondition(lambda self: self.epoch < 4)
-    @rule()
-    def an_epoch_is_lost(self) -> None:
+    @rule(with_holds=st.booleans())
+    def an_epoch_is_lost(self, with_holds: bool) -> None:
         self.epoch += 1
-        for fate in self.fates.values():
-            if fate.state == "open":
-                fate.state = "lost"
+        for rid, fate in self.fates.items():
+            if fate.state in ("open", "orphaned"):
+                fate.state = "lost" if with_holds else "orphaned"
+                if with_holds:
+                    self.lua.client.hdel(self.lua.keys.holds, rid)
+                    self.lua.client.zrem(self.lua.keys.of_shard.leases, self.lua.keys.member(rid))
         self.bring()
 
     @invariant()
@@ -170,14 +182,18 @@ class Life(RuleBasedStateMachine):
         open_rids = {rid for rid, fate in self.fates.items() if fate.state == "open"}
         used, held, holds = self.lua.account("s", "h", "n")
         assert (used, held, holds) == (self.charged(self.in_force), self.held(), len(open_rids))
-        stored = {rid for rid in self.fates if (self.lua.hold(rid) or "").startswith("h ")}
-        leased = {rid for rid in self.fates if self.lua.lease(rid) is not None}
-        lost = {rid for rid, fate in self.fates.items() if fate.state == "lost"}
-        assert stored == leased - lost == open_rids
+        first = {"open": "h", "orphaned": "o", "expired": "x", "released": "v", "booked": "d"}
+        for rid, fate in self.fates.items():
+            assert (self.lua.hold(rid) or " ")[0] == first.get(fate.state, " ")
+            is_leased = self.lua.lease(rid) is not None
+            assert is_leased == (fate.state in ("open", "orphaned"))
+            assert (self.lua.kept_until(rid) is not None) == (
+                fate.state in ("expired", "released", "booked")
+            )
 
     @invariant()
     def the_period_before_keeps_its_figures(self) -> None:
-        starts, used = self.lua.account("lps", "ls")
+        starts, used, _ = self.lua.last_period()
         assert starts == 0 or used == self.charged(starts)
 
     @invariant()

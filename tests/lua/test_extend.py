@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import redis
 
-from tests.lua.script_calls import LEASE_MS, NOW_MS, RID, STARTS_MS, TAIL, Lua, Value
+from tests.lua.script_calls import FAR_MS, LEASE_MS, NOW_MS, RID, STARTS_MS, TAIL, Lua, Value
 
 
 def server_ms(lua: Lua) -> int:
@@ -26,9 +26,9 @@ def test_the_lease_runs_anew_from_the_servers_time(lua: Lua) -> None:
 
 def test_progress_is_noted_and_never_falls(lua: Lua) -> None:
     lua.reserve()
-    for told, noted in ((7, 7), (3, 7), (2**53 - 1, 2**53 - 1), (0, 2**53 - 1)):
+    for told, noted in ((7, 7), (3, 7), (FAR_MS, FAR_MS), (0, FAR_MS)):
         assert lua.extend(progress=told)[0] == 1
-        assert lua.hold() == f"h 50 150 {STARTS_MS} {NOW_MS} {noted} {TAIL}"
+        assert lua.hold() == f"h 50 150 0 {STARTS_MS} {NOW_MS} {noted} {TAIL}"
 
 
 def test_it_touches_no_figure_of_the_account(lua: Lua) -> None:
@@ -41,7 +41,7 @@ def test_it_touches_no_figure_of_the_account(lua: Lua) -> None:
 @pytest.mark.parametrize("kind", ["settle", "release", "expire"])
 def test_an_ended_hold_stays_ended(lua: Lua, kind: str) -> None:
     lua.reserve()
-    lua.settle(kind=kind, now=2**50)
+    lua.settle(kind=kind, now=FAR_MS)
     before = lua.everything()
     assert lua.extend() == [0, RID]
     assert lua.everything() == before
@@ -79,8 +79,7 @@ def test_a_wrong_argument_is_told_and_changes_nothing(lua: Lua, changes: dict[st
 @pytest.mark.parametrize("place", range(2))
 def test_a_key_of_a_wrong_type_stops_it_before_it_writes(lua: Lua, place: int) -> None:
     lua.reserve()
-    lua.client.delete(lua.keys_of("extend")[place])
-    lua.client.set(lua.keys_of("extend")[place], "text")
+    lua.spoil("extend", place)
     before = lua.everything()
     with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
         lua.extend(progress=9)

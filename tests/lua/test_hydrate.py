@@ -10,7 +10,7 @@ import redis
 from tests.lua.script_calls import ENDS_MS, NOW_MS, STARTS_MS, Lua, Value
 
 HOUR_MS = 3_600_000
-RUNNING = {"starts": 5, "ends": 2**52}  # by the server's clock, which entitle goes by
+LARGE = 10**15 - 1
 
 
 def test_what_the_ledger_says_is_in_force_after_the_second_step(bare: Lua) -> None:
@@ -18,12 +18,15 @@ def test_what_the_ledger_says_is_in_force_after_the_second_step(bare: Lua) -> No
     begun = bare.hydrate("begin")
     assert (begun.code, begun.stream_id, begun.epoch, begun.starts) == (1, "0-0", 4, STARTS_MS)
     assert begun.token
-    sums = {"settled": 700, "adjusted": -20, "cost": 2**53 - 1, "rev": 5}
-    done = bare.hydrate("finish", token=begun.token, **sums)
+    packs = f"p {LARGE} {ENDS_MS},q 0 5"
+    sums = {"settled": 700, "from_packs": 90, "adjusted": -20, "cost": LARGE, "rev": 5}
+    done = bare.hydrate("finish", token=begun.token, packs=packs, **sums)
     assert done == (3, begun.token, "0-0", 4, STARTS_MS)
-    assert bare.account("e", "r", "s", "adj", "g") == [4, 5, 700, -20, 2**53 - 1]
+    assert bare.account("e", "r", "s", "adj", "g") == [4, 5, 700, -20, LARGE]
+    assert (bare.account("f", "k"), bare.packs()) == ([90, 2], {"p": LARGE, "q": 0})
     assert bare.account("ps", "pe", "h", "n", "q", "al") == [STARTS_MS, ENDS_MS, 0, 0, 0, 0]
-    assert bare.reserve(rev=5).used == 680
+    reply = bare.reserve(rev=5)
+    assert (reply.used, reply.packs, reply.spent) == (590, LARGE, LARGE)
 
 
 def test_a_second_gateway_joins_and_its_finish_does_nothing(bare: Lua) -> None:
@@ -58,40 +61,62 @@ def test_what_is_settled_between_the_steps_counts_once(bare: Lua) -> None:
     assert bare.account("s", "g", "q") == [120, 3, 1]
 
 
-def test_a_projection_between_the_steps_wins_over_older_sums(bare: Lua) -> None:
+def test_sums_that_are_older_than_a_projection_in_between_are_read_again(bare: Lua) -> None:
     bare.open()
-    begun = bare.hydrate("begin", **RUNNING)
-    assert bare.entitle(rev=8, adjusted=50, **RUNNING) == [1, 8]
-    bare.hydrate("finish", token=begun.token, settled=5, adjusted=10, rev=7)
+    begun = bare.hydrate("begin")
+    assert bare.entitle(rev=8, adjusted=50) == (1, 8)
+    before = bare.everything()
+    for rev in (0, 7):
+        reply = bare.hydrate("finish", token=begun.token, settled=5, adjusted=10, rev=rev)
+        assert reply == (4, begun.token, begun.stream_id, 1, STARTS_MS)
+    assert bare.everything() == before
+    assert bare.reserve(rev=8).code == -2
+    assert bare.hydrate("finish", token=begun.token, settled=5, adjusted=50, rev=8).code == 3
     assert bare.account("r", "adj", "s") == [8, 50, 5]
 
 
 def test_newer_sums_win_over_a_projection_between_the_steps(bare: Lua) -> None:
     bare.open()
-    begun = bare.hydrate("begin", **RUNNING)
-    assert bare.entitle(rev=8, adjusted=50, **RUNNING) == [1, 8]
-    bare.hydrate("finish", token=begun.token, adjusted=60, rev=9)
-    assert bare.account("r", "adj") == [9, 60]
-
-
-def test_a_projection_of_another_period_between_the_steps_hides_nothing(bare: Lua) -> None:
-    bare.open()
     begun = bare.hydrate("begin")
-    assert bare.entitle(rev=8, starts=STARTS_MS - 5, ends=STARTS_MS, adjusted=50) == [-2, 0]
-    bare.hydrate("finish", token=begun.token, adjusted=10, rev=7)
-    assert bare.account("r", "adj") == [7, 10]  # stale: the next reserve has it projected again
+    assert bare.entitle(rev=8, adjusted=50, packs=f"p 9 {ENDS_MS}") == (1, 8)
+    bare.hydrate("finish", token=begun.token, adjusted=60, rev=9, packs=f"q 7 {ENDS_MS}")
+    assert bare.account("r", "adj") == [9, 60]
+    assert bare.packs() == {"q": 7}
 
 
 def test_the_period_does_not_change_between_the_steps(bare: Lua) -> None:
     """The sums are those of the period it began with, whatever the clock says meanwhile."""
     bare.open()
-    seconds, _ = bare.client.time()
-    over_ms = seconds * 1000 - HOUR_MS
-    begun = bare.hydrate("begin", starts=over_ms - HOUR_MS, ends=over_ms)
-    assert bare.entitle(rev=1, starts=over_ms, ends=over_ms + 9 * HOUR_MS) == [-2, 0]
-    done = bare.hydrate("finish", token=begun.token, settled=700)
-    assert (done.code, done.starts) == (3, over_ms - HOUR_MS)
-    assert bare.account("ps", "s") == [over_ms - HOUR_MS, 700]
+    begun = bare.hydrate("begin")
+    assert bare.entitle(rev=1, starts=ENDS_MS, ends=ENDS_MS + 9, now=ENDS_MS) == (1, 1)
+    done = bare.hydrate("finish", token=begun.token, settled=700, rev=1, now=ENDS_MS)
+    assert (done.code, done.starts) == (3, STARTS_MS)
+    assert bare.account("ps", "s") == [STARTS_MS, 700]
+
+
+def test_what_is_charged_between_the_steps_is_paid_by_the_allowance(bare: Lua) -> None:
+    """Its packs are not known yet; the ledger's are told as they were before."""
+    bare.open()
+    begun = bare.hydrate("begin")
+    assert bare.settle("between", epoch=0, charge=70, limit=50).from_packs == 0
+    bare.hydrate("finish", token=begun.token, from_packs=9, packs=f"p 30 {ENDS_MS}")
+    assert (bare.account("s", "f"), bare.packs()) == ([70, 9], {"p": 30})
+
+
+def test_the_packs_of_an_account_that_was_in_force_are_told_anew(lua: Lua) -> None:
+    lua.entitle(rev=1, packs=f"p 9 {ENDS_MS},gone 5 {ENDS_MS}")
+    lua.open(epoch=2)
+    lua.bring(rev=1, packs=f"p 40 {ENDS_MS}")
+    assert lua.packs() == {"p": 40}
+
+
+def test_a_member_comes_back_beside_its_payer(lua: Lua) -> None:
+    lua.reserve()
+    before = lua.client.hgetall(lua.keys.account), lua.hold()
+    assert lua.by("ann").reserve("by-ann").code == -2
+    lua.of("ann").bring(settled=7)
+    assert (lua.client.hgetall(lua.keys.account), lua.hold()) == before
+    assert lua.by("ann").reserve("by-ann").code == 1
 
 
 def test_an_account_in_force_is_never_touched(lua: Lua) -> None:
@@ -130,17 +155,19 @@ def test_a_token_of_an_older_epoch_finishes_nothing(bare: Lua) -> None:
     assert bare.account("s") == [4]
 
 
-def test_a_new_epoch_forgets_open_holds_and_keeps_endings(lua: Lua) -> None:
+def test_a_new_epoch_makes_orphans_of_open_holds_and_keeps_endings(lua: Lua) -> None:
     lua.reserve("open")
     lua.reserve("expired")
-    lua.settle("expired", kind="expire", charge=7, cost=1, now=2**50)
+    lua.settle("expired", kind="expire", charge=7, cost=1, now=ENDS_MS)
     lua.settle("released", kind="release")
     lua.open(epoch=2)
     lua.settle("late", epoch=1, charge=3)
+    held = lua.hold("open")
     lua.bring(settled=10)
-    assert lua.hold("open") is None
-    assert [lua.hold(rid) for rid in ("expired", "released", "late")] == ["x 7 1", "v", "d"]
-    assert lua.account("h", "n") == [0, 0]
+    assert lua.hold("open") == "o" + str(held)[1:]
+    ended = [f"x 7 1 150 {NOW_MS} -", "v", "d"]
+    assert [lua.hold(rid) for rid in ("expired", "released", "late")] == ended
+    assert lua.account("h", "n", "gh") == [0, 0, 0]
 
 
 def test_a_shard_without_meta_is_not_ready(bare: Lua) -> None:
@@ -149,14 +176,18 @@ def test_a_shard_without_meta_is_not_ready(bare: Lua) -> None:
     assert bare.everything() == {}
 
 
-SIGNED = ("settled", "adjusted", "cost")
+SIGNED = ("settled", "from_packs", "adjusted", "cost")
 
 
 @pytest.mark.parametrize(
     "changes",
     [{name: text} for name in ("starts", "ends", "rev") for text in ("", "x", "-1", "1.5", "inf")]
-    + [{name: text} for name in SIGNED for text in ("", "x", "1.5", "nan", "-inf", str(-(2**53)))]
-    + [{"step": "join"}, {"step": ""}],
+    + [
+        {name: text}
+        for name in SIGNED
+        for text in ("", "x", "1.5", "nan", "-inf", str(-(10**15) * 10))
+    ]
+    + [{"step": "join"}, {"step": ""}, {"packs": "p 5"}, {"packs": "a:b 5 5"}],
     ids=str,
 )
 @pytest.mark.parametrize("step", ["begin", "finish"])
@@ -180,15 +211,29 @@ def test_a_clock_of_the_caller_is_refused_where_meta_does_not_allow_it(bare: Lua
     assert bare.hydrate("begin", now="").code == 1
 
 
-@pytest.mark.parametrize("place", range(4))
-def test_a_key_of_a_wrong_type_stops_it_before_it_writes(bare: Lua, place: int) -> None:
+META, ACCOUNT, PACKS, OUTBOX, HOLDS = range(5)
+
+
+@pytest.mark.parametrize(
+    ("step", "place"),
+    [("begin", place) for place in (META, ACCOUNT, OUTBOX, HOLDS)]
+    + [("finish", place) for place in (META, ACCOUNT, PACKS)],
+)
+def test_a_key_of_a_wrong_type_stops_it_before_it_writes(bare: Lua, step: str, place: int) -> None:
     bare.open()
-    bare.client.delete(bare.keys_of("hydrate")[place])
-    bare.client.set(bare.keys_of("hydrate")[place], "text")
+    token = bare.hydrate("begin").token if step == "finish" else ""
+    bare.spoil("hydrate", place)
     before = bare.everything()
     with pytest.raises(redis.ResponseError, match=r"WRONGTYPE"):
-        bare.hydrate("begin")
+        bare.hydrate(step, token=token, packs=f"p 5 {ENDS_MS}")
     assert bare.everything() == before
+
+
+def test_packs_that_cannot_be_read_are_written_anew(bare: Lua) -> None:
+    bare.open()
+    bare.spoil("hydrate", PACKS)
+    bare.bring(packs=f"p 5 {ENDS_MS}")
+    assert bare.packs() == {"p": 5}
 
 
 def test_it_is_refused_when_memory_is_full(bare: Lua, fill_memory: Callable[[], None]) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.lua.script_calls import ENDS_MS, LEASE_MS, NOW_MS, RID, STARTS_MS, TAIL, Lua, Value
 
-TOO_LARGE = 2**53
+TOO_LARGE = 10**15
 
 # --- the grant ------------------------------------------------------------------------------
 
@@ -22,10 +22,19 @@ def test_a_hold_is_the_prompt_and_the_whole_output(lua: Lua) -> None:
     assert (reply.code, reply.rid, reply.output, reply.hold) == (1, RID, 50, 250)
     assert (reply.used, reply.held, reply.limit, reply.packs) == (0, 250, 100_000, 0)
     assert (reply.starts, reply.ends, reply.now) == (STARTS_MS, ENDS_MS, NOW_MS)
-    assert (reply.rev, reply.epoch) == (0, 1)
-    assert lua.hold() == f"h 50 250 {STARTS_MS} {NOW_MS} 0 {TAIL}"
+    assert (reply.rev, reply.caller_rev, reply.epoch, reply.wait) == (0, 0, 1, 0)
+    assert lua.hold() == f"h 50 250 0 {STARTS_MS} {NOW_MS} 0 {TAIL}"
     assert lua.lease() == NOW_MS + LEASE_MS
     assert lua.account("h", "n", "al", "s", "q") == [250, 1, 100_000, 0, 0]
+
+
+def test_a_hold_in_money_is_the_prompt_and_every_choices_output(lua: Lua) -> None:
+    reply = lua.reserve(prompt_cost=7, wanted=50, choices=3, output_cost=11)
+    assert reply.hold_cost == 7 + 50 * 3 * 11
+    assert lua.account("gh", "g") == [reply.hold_cost, 0]
+    assert lua.reserve().hold_cost == reply.hold_cost  # and so says the repetition
+    lua.settle(cost=5)
+    assert lua.account("gh", "g") == [0, 5]
 
 
 def test_the_same_rid_holds_once_whatever_it_asks_the_second_time(lua: Lua) -> None:
@@ -97,16 +106,41 @@ def test_a_negative_adjustment_gives_room_and_a_positive_one_takes_it(lua: Lua) 
     assert lua.reserve(**fitting).code == -10
     lua.client.hset(lua.keys.account, "s", 50)
     assert lua.reserve(**fitting).code == 1
-    lua.client.hset(lua.keys.account, "s", 0)  # more was given back than used: that is not room
-    assert lua.reserve("r2", **{**fitting, "limit": 200}).code == 1
-    assert lua.reserve("r3", **{**fitting, "limit": 299}).code == -11
+    lua.client.hset(lua.keys.account, "s", 0)  # what was given and not used yet is room as well
+    assert lua.reserve("r2", **{**fitting, "limit": 150}).code == 1
+    assert lua.reserve("r3", **{**fitting, "limit": 249}).code == -11
+    assert lua.reserve("r3", **{**fitting, "limit": 250}).used == 0  # never less than nothing
 
 
-def test_numbers_of_sixteen_digits_keep_every_digit(lua: Lua) -> None:
-    reply = lua.reserve(limit=2**53 - 1, prompt=2**53 - 3, wanted=9, least=1)
-    assert (reply.code, reply.output, reply.hold) == (1, 2, 2**53 - 1)
-    assert lua.hold() == f"h 2 {2**53 - 1} {STARTS_MS} {NOW_MS} 0 {TAIL}"
-    assert lua.account("h", "al") == [2**53 - 1, 2**53 - 1]
+def test_the_largest_amounts_keep_every_digit(lua: Lua) -> None:
+    large = TOO_LARGE - 1
+    reply = lua.reserve(limit=large, prompt=large - 2, wanted=9, least=1, prompt_cost=large)
+    assert (reply.code, reply.output, reply.hold) == (1, 2, large)
+    assert lua.hold() == f"h 2 {large} {large} {STARTS_MS} {NOW_MS} 0 {TAIL}"
+    assert lua.account("h", "gh", "al") == [large, large, large]
+    assert lua.settle(charge=large, cost=large).code == 1
+    for n in range(9):  # what the figures come to is above what one call may be
+        lua.reserve(f"r{n}", prompt=0, wanted=0, least=0)
+        assert lua.settle(f"r{n}", charge=large, cost=large).code == 1
+    assert lua.account("s", "g", "h", "gh") == [10 * large, 10 * large, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"output_cost": 10**14, "wanted": 10},
+        {"prompt_cost": TOO_LARGE - 1, "output_cost": 1},
+        {"output_cost": TOO_LARGE - 1, "wanted": TOO_LARGE - 1, "limit": TOO_LARGE - 1},
+    ],
+    ids=str,
+)
+def test_a_hold_that_could_not_be_read_again_is_not_made(
+    lua: Lua, changes: dict[str, Value]
+) -> None:
+    before = lua.everything()
+    with pytest.raises(redis.ResponseError, match=r"^reserve: an argument is out of its range"):
+        lua.reserve(**changes)
+    assert lua.everything() == before
 
 
 amounts = st.one_of(st.integers(0, 300), st.integers(0, TOO_LARGE - 1))
@@ -159,14 +193,15 @@ NEXT = {"starts": ENDS_MS, "ends": ENDS_MS + 1_000, "now": ENDS_MS}
 
 def test_a_new_period_starts_at_nothing_used_and_keeps_the_last_ones_figures(bare: Lua) -> None:
     bare.open()
-    bare.bring(settled=900, adjusted=70, cost=5)
+    bare.bring(settled=930, from_packs=30, adjusted=70, cost=5)
     bare.reserve("old", prompt=20, wanted=0, least=0)
     assert bare.reserve(now=ENDS_MS - 1, limit=1_000, prompt=11, least=0).code == -11
     reply = bare.reserve(**NEXT, limit=1_000, prompt=980, wanted=0, least=0)
     assert (reply.code, reply.used, reply.held) == (1, 0, 1_000)  # an old hold is still held
     assert (reply.starts, reply.ends) == (ENDS_MS, ENDS_MS + 1_000)
     assert bare.account("ps", "pe", "s", "adj", "g") == [ENDS_MS, ENDS_MS + 1_000, 0, 0, 0]
-    assert bare.account("lps", "ls", "h", "n") == [STARTS_MS, 900, 1_000, 2]
+    assert bare.account("f", "h", "n") == [0, 1_000, 2]
+    assert bare.last_period() == (STARTS_MS, 970, 100_000)
 
 
 def test_a_refusal_in_a_new_period_is_judged_by_it_but_writes_nothing(bare: Lua) -> None:
@@ -193,6 +228,12 @@ def test_borders_that_do_not_hold_the_servers_time_are_not_taken(
     reply = lua.reserve(**borders, now=ENDS_MS)
     assert (reply.code, reply.now) == (-4, ENDS_MS)
     assert lua.everything() == before
+
+
+def test_a_refusal_of_the_month_waits_for_its_end(lua: Lua) -> None:
+    reply = lua.reserve(limit=109)
+    assert (reply.code, reply.wait) == (-10, ENDS_MS - NOW_MS)
+    assert lua.reserve(**NEXT, limit=109).wait == 1_000
 
 
 def test_a_running_period_keeps_its_borders_whatever_the_caller_says(lua: Lua) -> None:
@@ -258,13 +299,18 @@ def test_a_rid_that_was_released_unseen_never_holds(lua: Lua) -> None:
 
 # --- calls that are wrong ----------------------------------------------------------------------
 
-WRONG_AMOUNTS = ("", "x", "-1", "1.5", "nan", "inf", "-inf", str(TOO_LARGE))
-AMOUNTS = ("rev", "starts", "ends", "limit", "prompt", "wanted", "least", "choices", "lease")
+WRONG_AMOUNTS = ("", "x", "-1", "1.5", "1 2", " 1", "nan", "inf", "-inf", str(TOO_LARGE))
+AMOUNTS = (
+    *("rev", "caller_rev", "starts", "ends", "prompt", "wanted", "least", "choices"),
+    *("prompt_cost", "output_cost", "lease", "limit"),
+)
+GIVEN = ("member_limit", "tier_starts", "budget", "concurrent", "requests", "tokens")
 
 
 @pytest.mark.parametrize(
     "changes",
     [{name: text} for name in AMOUNTS for text in WRONG_AMOUNTS]
+    + [{name: text} for name in GIVEN for text in WRONG_AMOUNTS[1:]]
     + [{"rid": ""}, {"choices": 0}, {"least": 51}],
     ids=str,
 )
@@ -285,22 +331,26 @@ def test_a_clock_of_the_caller_is_refused_where_meta_does_not_allow_it(lua: Lua)
 
 def test_without_the_tests_clock_the_servers_time_counts(bare: Lua) -> None:
     bare.open()
-    bare.bring(starts=0, ends=2**52)
+    bare.bring(starts=0, ends=TOO_LARGE - 1)
     bare.client.hdel(bare.keys.of_shard.meta, "clock")
-    now_ms = bare.reserve(now="").now
+    now_ms = bare.reserve(now="", starts=0, ends=TOO_LARGE - 1).now
     seconds, micros = bare.client.time()
     assert 0 <= seconds * 1000 + micros // 1000 - now_ms < 5_000
     assert bare.lease() == now_ms + LEASE_MS
 
 
-@pytest.mark.parametrize("place", range(4))
-def test_a_key_of_a_wrong_type_stops_it_before_it_writes(lua: Lua, place: int) -> None:
-    lua.client.delete(lua.keys_of("reserve")[place])
-    lua.client.set(lua.keys_of("reserve")[place], "text")
-    before = lua.everything()
+@pytest.mark.parametrize("place", range(7))
+def test_a_key_of_a_wrong_type_stops_it_before_it_writes(bare: Lua, place: int) -> None:
+    bare.open()
+    bare.bring(packs=f"p 500 {ENDS_MS}")
+    bare.of("ann").bring()
+    bare.share(1_000)
+    by_ann, limits = bare.by("ann"), {"requests": 5, "tokens": 500, "tier_starts": STARTS_MS}
+    by_ann.spoil("reserve", place)
+    before = bare.everything()
     with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
-        lua.reserve()
-    assert lua.everything() == before
+        by_ann.reserve(**limits)
+    assert bare.everything() == before
 
 
 def test_it_is_refused_when_memory_is_full(lua: Lua, fill_memory: Callable[[], None]) -> None:

@@ -10,6 +10,7 @@ import redis
 from tests.lua.script_calls import (
     DAY_MS,
     ENDS_MS,
+    FAR_MS,
     GRACE_MS,
     LEASE_MS,
     NOW_MS,
@@ -36,6 +37,7 @@ def test_the_hold_is_gone_the_charge_is_used_and_the_event_says_both(
     assert (reply.used, reply.held, reply.limit) == (charge, 150, 100_000)
     assert lua.account("s", "h", "n", "g", "q") == [charge, 150, 1, 7, 1]
     assert (lua.hold(), lua.lease(), lua.kept_until()) == (None, None, None)
+    assert (reply.from_allowance, reply.from_packs, reply.epoch) == (charge, 0, 1)
     (row,) = lua.rows()
     assert (row.event_id, row.kind, row.stream_id) == (RID, "usage", reply.stream_id)
     assert (row.charged_tokens, row.cost_nano_gbp) == (charge, 7)
@@ -70,8 +72,8 @@ def test_two_hundred_settles_of_twenty_holds_at_once_charge_twenty(
     assert [row.account_seq for row in lua.rows()] == list(range(1, 21))
 
 
-def test_numbers_of_sixteen_digits_keep_every_digit(lua: Lua) -> None:
-    large = 2**53 - 1
+def test_the_largest_amounts_keep_every_digit(lua: Lua) -> None:
+    large = 10**15 - 1
     lua.reserve(limit=large, prompt=large - 1, wanted=0, least=0)
     lua.settle(charge=large, cost=large)
     assert lua.account("s", "g", "h") == [large, large, 0]
@@ -92,9 +94,11 @@ def test_a_charge_belongs_to_the_period_of_its_hold(lua: Lua) -> None:
     lua.reserve("new", **NEXT)
     reply = lua.settle("late", charge=30, period=ENDS_MS, now=ENDS_MS)  # the hold knows better
     assert (reply.code, reply.used, reply.held) == (1, 0, 150)
-    assert lua.account("ps", "s", "g", "lps", "ls") == [ENDS_MS, 0, 0, STARTS_MS, 40]
+    assert lua.account("ps", "s", "g") == [ENDS_MS, 0, 0]
+    assert lua.last_period() == (STARTS_MS, 40, 100_000)
     lua.settle("new", charge=5, cost=2, now=ENDS_MS)
-    assert lua.account("s", "g", "ls") == [5, 2, 40]
+    assert lua.account("s", "g") == [5, 2]
+    assert lua.last_period() == (STARTS_MS, 40, 100_000)
     assert [row.period_ms for row in lua.rows()] == [STARTS_MS, STARTS_MS, ENDS_MS]
 
 
@@ -103,7 +107,8 @@ def test_a_charge_of_two_periods_ago_is_in_its_event_and_in_no_figure(lua: Lua) 
     lua.reserve("mid", **NEXT)
     lua.reserve("new", starts=ENDS_MS + DAY_MS, ends=ENDS_MS + 2 * DAY_MS, now=ENDS_MS + DAY_MS)
     assert lua.settle("old", charge=30).code == 1
-    assert lua.account("s", "ls", "h", "n") == [0, 0, 300, 2]
+    assert lua.account("s", "h", "n") == [0, 300, 2]
+    assert lua.last_period() == (ENDS_MS, 0, 100_000)
     assert (lua.rows()[0].period_ms, lua.rows()[0].charged_tokens) == (STARTS_MS, 30)
 
 
@@ -115,7 +120,18 @@ def test_a_release_frees_the_hold_without_an_event(lua: Lua) -> None:
     reply = lua.settle(kind="release", charge=0, cost=0)
     assert (reply.code, reply.used, reply.held, reply.stream_id) == (4, 0, 0, "")
     assert lua.account("s", "h", "n", "q") == [0, 0, 0, 0]
-    assert (lua.hold(), lua.lease(), lua.rows()) == (None, None, [])
+    assert (lua.lease(), lua.rows()) == (None, [])
+
+
+def test_a_release_is_found_by_a_reserve_that_was_sent_twice(lua: Lua) -> None:
+    """The first copy of it lay in a connection that was stuck."""
+    lua.reserve()
+    lua.settle(kind="release")
+    assert (lua.hold(), lua.kept_until()) == ("v", NOW_MS + 60_000)
+    before = lua.everything()
+    assert lua.settle(kind="release", now=NOW_MS + 5).code == 4
+    assert lua.reserve().code == -5
+    assert lua.everything() == before
 
 
 def test_after_a_release_a_settle_charges_nothing(lua: Lua) -> None:
@@ -154,13 +170,14 @@ def test_a_hold_does_not_expire_before_its_lease_and_grace_are_over(lua: Lua) ->
     assert lua.everything() == before
     reply = lua.settle(kind="expire", charge=120, cost=9, now=DUE_MS)
     assert (reply.code, reply.used, reply.held) == (1, 120, 0)
-    assert (lua.hold(), lua.lease(), lua.kept_until()) == ("x 120 9", None, DUE_MS + DAY_MS)
+    assert lua.hold() == f"x 120 9 150 {NOW_MS} -"
+    assert (lua.lease(), lua.kept_until()) == (None, DUE_MS + DAY_MS)
     assert lua.account("s", "h", "n", "g", "q") == [120, 0, 0, 9, 1]
 
 
 def test_a_heartbeat_between_the_sweep_and_its_expiry_wins(lua: Lua) -> None:
     lua.reserve()
-    lua.extend(lease=2**50)
+    lua.extend(lease=FAR_MS)
     assert lua.settle(kind="expire", now=DUE_MS).code == 5
     assert lua.account("h", "n") == [150, 1]
 
@@ -182,22 +199,26 @@ def test_an_expiry_of_what_is_not_held_is_nothing(lua: Lua) -> None:
     assert lua.everything() == before
 
 
+@pytest.mark.parametrize("kind", ["settle", "release"])
 @pytest.mark.parametrize(("charge", "cost"), [(200, 10), (50, 2), (120, 9), (0, 0)])
-def test_a_settle_after_the_expiry_corrects_it_to_the_true_charge(
-    lua: Lua, charge: int, cost: int
+def test_an_ending_after_the_expiry_corrects_it_to_the_true_charge(
+    lua: Lua, charge: int, cost: int, kind: str
 ) -> None:
     lua.reserve()
     lua.settle(kind="expire", charge=120, cost=9, now=DUE_MS)
-    reply = lua.settle(charge=charge, cost=cost, now=DUE_MS)
+    reply = lua.settle(kind=kind, charge=charge, cost=cost, now=DUE_MS)
     assert (reply.code, reply.used, reply.held) == (2, charge, 0)
+    assert reply.overdraft == max(0, charge - 150)
     assert lua.account("s", "g", "h", "n", "q") == [charge, cost, 0, 0, 2]
     _, row = lua.rows()
     assert (row.kind, row.corrects) == ("correction", RID)
     assert (row.charged_tokens, row.cost_nano_gbp) == (charge - 120, cost - 9)
     assert (row.from_allowance, row.held_tokens, row.account_seq) == (charge - 120, 0, 2)
-    assert (lua.hold(), lua.kept_until()) == (None, None)
+    assert lua.hold() == (None if kind == "settle" else "d")
+    assert lua.kept_until() == (None if kind == "settle" else DUE_MS + DAY_MS)
     before = lua.everything()
-    assert lua.settle(charge=charge, cost=cost, now=DUE_MS).code == 0
+    for repeated, code in (("settle", 0), (kind, 0 if kind == "settle" else 4)):
+        assert lua.settle(kind=repeated, charge=charge, cost=cost, now=DUE_MS).code == code
     assert lua.everything() == before
 
 
@@ -207,86 +228,83 @@ def test_a_correction_goes_to_the_period_of_the_hold(lua: Lua) -> None:
     lua.reserve("new", **NEXT)
     reply = lua.settle(charge=20, now=ENDS_MS)
     assert (reply.code, reply.used) == (2, 0)
-    assert lua.account("s", "ls") == [0, 20]
+    assert lua.account("s") == [0]
+    assert lua.last_period() == (STARTS_MS, 20, 100_000)
     assert [row.period_ms for row in lua.rows()] == [STARTS_MS, STARTS_MS]
 
 
-# --- epochs -----------------------------------------------------------------------------------
-
-
-def lose_everything(lua: Lua) -> None:
-    lua.client.delete(*lua.client.keys())
-    lua.open(epoch=2)
-
-
-def test_a_hold_lost_with_its_epoch_is_booked_once(lua: Lua) -> None:
+@pytest.mark.parametrize(
+    ("expired_at", "settled_at", "overdraft"), [(100, 160, 10), (170, 160, -10), (170, 100, -20)]
+)
+def test_a_correction_tells_how_the_overdraft_changed(
+    lua: Lua, expired_at: int, settled_at: int, overdraft: int
+) -> None:
     lua.reserve()
-    lose_everything(lua)
-    lua.bring(settled=40)
-    reply = lua.settle(charge=30, cost=6)
-    assert (reply.code, reply.used, reply.held, reply.overdraft) == (3, 70, 0, 0)
-    assert lua.account("s", "h", "n", "g", "q") == [70, 0, 0, 6, 1]
-    assert (lua.hold(), lua.kept_until()) == ("d", NOW_MS + DAY_MS)
-    (row,) = lua.rows()
-    assert (row.kind, row.charged_tokens, row.held_tokens, row.epoch) == ("usage", 30, 0, 2)
-    before = lua.everything()
-    assert lua.settle(charge=30, cost=6).code == 0
-    assert lua.reserve().code == -5
-    assert lua.everything() == before
-
-
-@pytest.mark.parametrize("repeated", ["before begin", "after begin", "after finish"])
-def test_booked_late_without_an_account_it_still_counts_once(lua: Lua, repeated: str) -> None:
-    """The reply was lost, and the account came back before the repetition."""
-    lua.reserve()
-    lose_everything(lua)
-    reply = lua.settle(charge=30)
-    assert (reply.code, reply.used) == (3, 0)
-    if repeated == "before begin":
-        assert lua.settle(charge=30).code == 0
-    begun = lua.hydrate("begin")
-    assert begun.stream_id == reply.stream_id
-    if repeated == "after begin":
-        assert lua.settle(charge=30).code == 0
-    lua.hydrate("finish", token=begun.token, settled=30)  # as the ledger says up to that event
-    if repeated == "after finish":
-        assert lua.settle(charge=30).code == 0
-    assert lua.account("s", "h", "n") == [30, 0, 0]
-    assert len(lua.rows()) == 1
-
-
-def test_booked_late_while_hydrating_it_is_added_to_what_the_ledger_says(lua: Lua) -> None:
-    lua.reserve()
-    lose_everything(lua)
-    begun = lua.hydrate("begin")
-    assert lua.settle(charge=30).code == 3
-    lua.hydrate("finish", token=begun.token, settled=40)
-    assert lua.account("s", "h") == [70, 0]
-
-
-@pytest.mark.parametrize("first", ["settle", "expire"])
-def test_a_hold_that_outlived_its_epoch_ends_once(lua: Lua, first: str) -> None:
-    """The epoch was raised, but nothing was lost."""
-    lua.reserve()
-    lua.open(epoch=2)
-    assert lua.settle(kind=first, charge=30, epoch=1, now=DUE_MS).code == 1
-    assert lua.settle(charge=30, epoch=1, now=DUE_MS).code == (2 if first == "expire" else 0)
-    before = lua.everything()
-    assert lua.settle(charge=30, epoch=1, now=DUE_MS).code == 0
-    assert lua.everything() == before
-    assert sum(row.charged_tokens for row in lua.rows()) == 30
-
-
-def test_a_hold_of_an_older_epoch_frees_nothing_of_the_new_account(lua: Lua) -> None:
-    lua.reserve()
-    lua.open(epoch=2)
-    lua.bring()
-    lua.reserve("new")
-    assert lua.settle(charge=30).code == 3
-    assert lua.account("s", "h", "n") == [30, 150, 1]
+    lua.settle(kind="expire", charge=expired_at, now=DUE_MS)
+    assert lua.settle(charge=settled_at, now=DUE_MS).overdraft == overdraft
+    assert sum(row.overdraft_tokens for row in lua.rows()) == max(0, settled_at - 150)
 
 
 def test_a_shard_without_meta_books_nothing(bare: Lua) -> None:
     for kind in ("settle", "release", "expire"):
         assert bare.settle(kind=kind, now="").code == -1
     assert bare.everything() == {}
+
+
+# --- a member and the tier ----------------------------------------------------------------------
+
+
+def test_a_members_call_counts_in_both_accounts_and_in_the_tier(lua: Lua) -> None:
+    lua.of("ann").bring()
+    lua.share(1_000)
+    by_ann = lua.by("ann")
+    by_ann.reserve(tier_starts=STARTS_MS, prompt_cost=4)
+    for account in (lua, lua.of("ann")):
+        assert account.account("h", "n", "gh") == [150, 1, 4]
+    assert lua.tier_sums("p", "s", "h") == [STARTS_MS, 0, 150]
+    assert by_ann.settle(tier_starts=STARTS_MS, charge=30, cost=3).code == 1
+    for account in (lua, lua.of("ann")):
+        assert account.account("s", "h", "n", "g", "gh") == [30, 0, 0, 3, 0]
+    assert lua.tier_sums("p", "s", "h") == [STARTS_MS, 30, 0]
+    assert lua.rows()[0].tier_period_start_ms == STARTS_MS
+    assert lua.account("q") == [1]
+
+
+def test_a_members_release_frees_all_three(lua: Lua) -> None:
+    lua.of("ann").bring()
+    lua.share(1_000)
+    lua.by("ann").reserve(tier_starts=STARTS_MS)
+    lua.by("ann").settle(kind="release", tier_starts=STARTS_MS)
+    assert [each.account("s", "h", "n") for each in (lua, lua.of("ann"))] == [[0, 0, 0]] * 2
+    assert lua.tier_sums("s", "h") == [0, 0]
+
+
+def test_a_tier_counts_in_the_period_it_was_asked_in(lua: Lua) -> None:
+    later = STARTS_MS + 5
+    lua.share(1_000)
+    for rid in ("old", "older"):
+        lua.reserve(rid, tier_starts=STARTS_MS)
+    lua.settle("old", charge=7, tier_starts=STARTS_MS)
+    lua.reserve("new", tier_starts=later)
+    assert lua.tier_sums("p", "s", "h") == [later, 0, 300]
+    lua.settle("older", charge=8, tier_starts=STARTS_MS)
+    lua.settle("new", charge=9, tier_starts=later)
+    assert lua.tier_sums("p", "s", "h") == [later, 9, 0]
+
+
+@pytest.mark.parametrize("gone", ["payer", "member", "tier", "other epoch"])
+def test_who_is_not_there_refuses_no_settlement(lua: Lua, gone: str) -> None:
+    lua.of("ann").bring()
+    lua.share(1_000)
+    lua.by("ann").reserve(tier_starts=STARTS_MS)
+    if gone == "other epoch":
+        lua.client.hset(lua.tier, "e", 9)
+    else:
+        key = {"payer": lua.keys.account, "member": lua.of("ann").keys.account, "tier": lua.tier}
+        lua.client.delete(key[gone])
+    assert lua.by("ann").settle(tier_starts=STARTS_MS, charge=30).code == 1
+    there = {"payer": lua.of("ann"), "member": lua}.get(gone, lua)
+    assert there.account("s") == [30]
+    assert lua.account("h", "n") == [0, 0]
+    assert lua.client.exists(lua.tier) == (gone != "tier")
+    assert len(lua.rows()) == 1

@@ -7,21 +7,24 @@ from collections.abc import Callable
 import pytest
 import redis
 
-from tests.lua.script_calls import ENDS_MS, STARTS_MS, Lua
+from tests.lua.script_calls import ENDS_MS, NOW_MS, STARTS_MS, Lua, Seen
 
-LARGE = 2**53 - 1
+LARGE = 10**15 - 1
 
 
 def test_it_reads_the_account_and_the_newest_event_and_writes_nothing(bare: Lua) -> None:
     bare.open()
-    bare.bring(settled=40, adjusted=-7, cost=LARGE, rev=3)
+    packs = f"p {LARGE} {ENDS_MS},q 5 {NOW_MS - 1}"
+    bare.bring(settled=40, from_packs=9, adjusted=-7, cost=LARGE, rev=3, packs=packs)
     bare.reserve("r1", rev=3)
     bare.reserve("r2", rev=3)
     newest = bare.settle("r1", charge=10, cost=0).stream_id
     before = bare.everything()
-    assert bare.run("snapshot") == [
-        *(1, 50, -7, 150, 1, str(LARGE), STARTS_MS, ENDS_MS, 3, 1, newest)
-    ]
+    assert bare.snapshot() == Seen(
+        code=1, settled=50, from_packs=9, adjusted=-7, held=150, open=1, cost=LARGE,
+        starts=STARTS_MS, ends=ENDS_MS, rev=3, epoch=1, stream_id=newest,
+        packs=f"q 5 {NOW_MS - 1},p {LARGE} {ENDS_MS}",
+    )  # fmt: skip
     assert bare.everything() == before
 
 
@@ -29,11 +32,12 @@ def test_the_newest_event_counts_when_it_was_trimmed_away(lua: Lua) -> None:
     lua.reserve()
     newest = lua.settle().stream_id
     lua.client.xtrim(lua.keys.of_shard.outbox, maxlen=0, approximate=False)
-    assert lua.run("snapshot")[-1] == newest
+    assert lua.snapshot().stream_id == newest
 
 
 def test_without_any_event_the_stream_is_at_its_beginning(lua: Lua) -> None:
-    assert lua.run("snapshot")[-1] == "0-0"
+    seen = lua.snapshot()
+    assert (seen.stream_id, seen.packs) == ("0-0", "")
 
 
 def test_what_is_not_in_force_has_no_figures(bare: Lua) -> None:
@@ -48,12 +52,13 @@ def test_what_is_not_in_force_has_no_figures(bare: Lua) -> None:
     assert bare.run("snapshot") == [0]
 
 
-@pytest.mark.parametrize("place", range(3))
-def test_a_key_of_a_wrong_type_is_told(lua: Lua, place: int) -> None:
-    lua.client.delete(lua.keys_of("snapshot")[place])
-    lua.client.set(lua.keys_of("snapshot")[place], "text")
+@pytest.mark.parametrize("place", range(4))
+def test_a_key_of_a_wrong_type_is_told(bare: Lua, place: int) -> None:
+    bare.open()
+    bare.bring(packs=f"p 5 {ENDS_MS}")
+    bare.spoil("snapshot", place)
     with pytest.raises(redis.ResponseError, match=r"WRONGTYPE"):
-        lua.run("snapshot")
+        bare.run("snapshot")
 
 
 def test_a_full_memory_can_be_looked_at(lua: Lua, fill_memory: Callable[[], None]) -> None:

@@ -1,19 +1,28 @@
 """One transaction of the drain: entries, their sums, the cursors, and what could not be booked.
 
 Promises that every entry handed over ends in `ledger` once or in `ledger_dead` once, whatever is
-handed over again, and that one bad entry never keeps the others out: when the server rejects a
-batch it is halved until the bad entry stands alone. Refuses to know where entries come from.
+handed over again, that what was counted twice is told before anything is committed, and that one
+bad entry never keeps the others out: when the server rejects a batch it is halved until the bad
+entry stands alone. Refuses to know where entries come from, and how a count is taken back.
 """
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from gateway.adapters.postgres import statements
-from gateway.adapters.postgres.connection import Connection, translated
-from gateway.core.event import LedgerRow, encode_event
-from gateway.ports.ledger import BookReply, DeadEntry
+from gateway.adapters.postgres.connection import Connection, foreign, translated
+from gateway.adapters.postgres.statements import drain
+from gateway.core.event import (
+    LedgerRow,
+    PackSplit,
+    encode_event,
+    format_split,
+    stream_position,
+)
+from gateway.ports.ledger import BookReply, DeadEntry, TakeBack
 
 # A reason is for people; an error that quotes a whole row is cut.
 _REASON_CHARS_MAX = 2_000
@@ -21,27 +30,30 @@ _REASON_CHARS_MAX = 2_000
 COLUMNS = (
     "event_id", "period", "kind", "at", "payer", "user_id", "tier", "route", "model", "stream",
     "tag", "prompt_tokens", "cached_tokens", "output_tokens", "reasoning_tokens",
-    "charged_tokens", "held_tokens", "from_allowance", "from_packs", "overdraft_tokens",
-    "cost_nano_gbp", "price_id", "service_tier", "quality", "outcome", "status", "sdk_retry",
-    "upstream_id", "client_id", "corrects", "shard", "epoch", "stream_id", "account_seq",
+    "charged_tokens", "held_tokens", "from_allowance", "from_packs", "pack_split",
+    "overdraft_tokens", "cost_nano_gbp", "price_id", "service_tier", "quality", "outcome",
+    "status", "sdk_retry", "upstream_id", "client_id", "corrects", "shard", "epoch", "stream_id",
+    "account_seq",
 )  # fmt: skip
 
 
 async def book_batch(
-    connection: Connection, rows: Sequence[LedgerRow], dead: Sequence[DeadEntry]
+    connection: Connection,
+    rows: Sequence[LedgerRow],
+    dead: Sequence[DeadEntry],
+    take_back: TakeBack,
 ) -> BookReply:
     """Book inside the caller's transaction; see Ledger.book."""
-    await connection.execute(statements.MAKE_INCOMING)
+    await connection.execute(drain.MAKE_INCOMING)
     booked, rejected = await _insert_or_halve(connection, rows)
+    known = len(rows) - len(booked) - len(rejected)
+    if known and (doubles := await _counted_twice(connection, _rest(rows, booked, rejected))):
+        # Before the cursors are locked: raising an epoch must not wait for what Redis does here.
+        with foreign():
+            await take_back(doubles)
     buried = await _bury(connection, [*dead, *rejected])
     await _advance_cursors(connection, rows, [*dead, *rejected])
-    return BookReply(booked=booked, repeated=len(rows) - len(booked) - len(rejected), dead=buried)
-
-
-def stream_position(stream_id: str) -> tuple[int, int]:
-    """A stream id "ms-seq" in Redis's order, which is not that of its text."""
-    ms, sequence = stream_id.split("-")
-    return int(ms), int(sequence)
+    return BookReply(booked=booked, repeated=known, dead=buried)
 
 
 def dead_entry(row: LedgerRow, reason: str) -> DeadEntry:
@@ -51,8 +63,9 @@ def dead_entry(row: LedgerRow, reason: str) -> DeadEntry:
         row.epoch, row.account_seq, row.period_ms, row.held_tokens, row.from_allowance,
         row.from_packs, row.overdraft_tokens, row.event.charged_tokens - row.charged_tokens,
         row.event.cost_nano_gbp - row.cost_nano_gbp, int(is_correction),
+        row.tier_period_start_ms or 0, row.crossed_percent,
     )  # fmt: skip
-    script_part = " ".join(str(number) for number in numbers).encode()
+    script_part = " ".join([*map(str, numbers), format_split(row.pack_split)]).encode()
     return DeadEntry(row.shard, row.stream_id, encode_event(row.event), script_part, reason)
 
 
@@ -81,9 +94,43 @@ async def _insert(connection: Connection, rows: Sequence[LedgerRow]) -> list[Led
             await connection.copy_records_to_table(
                 "incoming", records=[_record(row) for row in rows], columns=COLUMNS
             )
-            found = await connection.fetch(statements.BOOK)
-    by_key = {(row.shard, row.stream_id, row.event_id): row for row in rows}
-    return [by_key[record["shard"], record["stream_id"], record["event_id"]] for record in found]
+            found = await connection.fetch(drain.BOOK)
+    by_origin = {_origin(row): row for row in rows}
+    return [by_origin[tuple(record)] for record in found]
+
+
+def _origin(row: LedgerRow) -> tuple[object, ...]:
+    """Where the row was read, and its id: what BOOK answers of it."""
+    return row.shard, row.epoch, row.stream_id, row.event_id
+
+
+def _rest(
+    rows: Sequence[LedgerRow], booked: Sequence[LedgerRow], rejected: Sequence[DeadEntry]
+) -> list[LedgerRow]:
+    """The rows that were neither new nor bad, and not just the same entry handed over twice."""
+    new = {_origin(row) for row in booked}
+    bad = {(entry.shard, entry.stream_id) for entry in rejected}
+    return [
+        row for row in rows if _origin(row) not in new and (row.shard, row.stream_id) not in bad
+    ]
+
+
+async def _counted_twice(connection: Connection, known: Sequence[LedgerRow]) -> Sequence[LedgerRow]:
+    """Of rows whose ids are booked: those that were booked from another entry of the outbox."""
+    found = await connection.fetch(
+        drain.BOOKED_FROM,
+        [row.event_id for row in known],
+        [_instant(row.period_ms) for row in known],
+    )
+    booked_from = {
+        (record["event_id"], record["period_ms"]): (record["epoch"], record["stream_id"])
+        for record in found
+    }
+    return [
+        row
+        for row in known
+        if booked_from.get((row.event_id, row.period_ms)) not in (None, (row.epoch, row.stream_id))
+    ]
 
 
 def _record(row: LedgerRow) -> tuple[object, ...]:
@@ -95,12 +142,22 @@ def _record(row: LedgerRow) -> tuple[object, ...]:
         event.tag, event.prompt_tokens, event.cached_tokens, event.output_tokens,
         event.reasoning_tokens,
         row.charged_tokens, row.held_tokens, row.from_allowance, row.from_packs,
-        row.overdraft_tokens,
+        _split_json(row.pack_split), row.overdraft_tokens,
         row.cost_nano_gbp, event.price_id, event.service_tier, event.quality, event.outcome,
         event.status, event.sdk_retry,
         event.upstream_id, event.client_id, row.corrects, row.shard, row.epoch, row.stream_id,
         row.account_seq,
     )  # fmt: skip
+
+
+def _split_json(split: PackSplit) -> str | None:
+    """Pack ids to tokens; null where no pack paid anything."""
+    if not split:
+        return None
+    paid: Counter[str] = Counter()
+    for pack_id, tokens in split:
+        paid[pack_id] += tokens
+    return json.dumps(paid)
 
 
 def _instant(ms: int) -> datetime:
@@ -112,7 +169,7 @@ async def _bury(connection: Connection, dead: Sequence[DeadEntry]) -> int:
     if not dead:
         return 0
     found = await connection.fetch(
-        statements.BURY,
+        drain.BURY,
         [entry.shard for entry in dead],
         [entry.stream_id for entry in dead],
         [entry.event_json for entry in dead],
@@ -144,7 +201,7 @@ async def _advance_cursors(
             highest.get(entry.shard, (0, 0)), stream_position(entry.stream_id)
         )
     await connection.execute(
-        statements.ADVANCE_CURSORS,
+        drain.ADVANCE_CURSORS,
         list(highest),
         [epochs.get(shard, 0) for shard in highest],
         [f"{ms}-{sequence}" for ms, sequence in highest.values()],

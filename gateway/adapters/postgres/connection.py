@@ -32,6 +32,14 @@ class Rejected(ValueError):
     """Postgres, or the driver on its behalf, refuses a value."""
 
 
+class _Foreign(Exception):
+    """Carries what code of others raised past `translated`, which must not rename it."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(repr(error))
+        self.error = error
+
+
 @dataclass(frozen=True, slots=True)
 class Timeouts:
     """How long to wait, and how many connections one process may hold.
@@ -89,6 +97,8 @@ def translated() -> Iterator[None]:
     """Give each failure of the driver its name. The only place that reads SQLSTATEs."""
     try:
         yield
+    except _Foreign as passing:
+        raise passing.error from passing.error.__cause__
     except asyncpg.PostgresError as error:
         sqlstate_class = (error.sqlstate or "08")[:2]
         if sqlstate_class in _SERVER_CLASSES:
@@ -103,6 +113,15 @@ def translated() -> Iterator[None]:
         ) from error
     except OSError as error:  # refused, reset, and every TimeoutError
         raise LedgerUnavailable(_text(error)) from error
+
+
+@contextmanager
+def foreign() -> Iterator[None]:
+    """For code of others inside a session: what it raises ends the session and passes unchanged."""
+    try:
+        yield
+    except Exception as error:
+        raise _Foreign(error) from error
 
 
 @asynccontextmanager

@@ -1,27 +1,23 @@
 """Users and their keys on Postgres.
 
-Promises what `gateway.ports.ledger.Directory` says: each change is one transaction that raises the
-user's revision and leaves an audit row with its author. Knows only digests of keys, and refuses to
-know what a tier grants.
+Promises what `gateway.ports.directory.Directory` says: each change is one transaction that raises
+the user's revision and leaves an audit row with its author. Knows only digests of keys, and refuses
+to know what a tier grants.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import asyncpg
-
-from gateway.adapters.postgres import statements
-from gateway.adapters.postgres.connection import (
-    Connection,
-    Pool,
-    Rejected,
-    session,
-    transaction,
-)
+from gateway.adapters.postgres.connection import Pool, Rejected, session
+from gateway.adapters.postgres.from_records import identity_of, packs_of
+from gateway.adapters.postgres.grants import adjust, credit_pack, no_user
+from gateway.adapters.postgres.statements import directory
 from gateway.core.identity import Identity, valid_user_id
-from gateway.ports.ledger import Adjustment, Conflict
-from gateway.ports.quota_store import Entitlement
+from gateway.core.period import Calendar
+from gateway.core.quota.entitle import PACKS_MAX, Entitlement
+from gateway.ports.directory import Adjustment, PackCredit
+from gateway.ports.ledger import Conflict
 
 
 class PostgresDirectory:
@@ -33,37 +29,48 @@ class PostgresDirectory:
 
     async def identity_of_key(self, digest: bytes) -> Identity | None:
         async with session(self._pool) as connection:
-            found = await connection.fetchrow(statements.IDENTITY_OF_KEY, digest)
-        return None if found is None else Identity(**found)
+            found = await connection.fetchrow(directory.IDENTITY_OF_KEY, digest)
+        return None if found is None else identity_of(found)
 
     async def identity_of_user(self, user_id: str) -> Identity | None:
         if not valid_user_id(user_id):  # comes from tokens and headers; text cannot hold a NUL
             return None
         async with session(self._pool) as connection:
-            found = await connection.fetchrow(statements.IDENTITY_OF_USER, user_id)
-        return None if found is None else Identity(**found)
+            found = await connection.fetchrow(directory.IDENTITY_OF_USER, user_id)
+        return None if found is None else identity_of(found)
 
-    async def entitlement(self, payer: str, period_start_ms: int) -> Entitlement | None:
+    async def entitlement(
+        self, payer: str, member: str | None, period_start_ms: int
+    ) -> Entitlement | None:
         async with session(self._pool) as connection:
-            found = await connection.fetchrow(statements.ENTITLEMENT, payer, period_start_ms)
-        if found is None or found["rev"] is None:
+            found = await connection.fetchrow(
+                directory.ENTITLEMENT, payer, member, period_start_ms, PACKS_MAX
+            )
+        if found is None:
             return None
-        return Entitlement(payer, found["rev"], period_start_ms, found["adjusted_tokens"])
+        return Entitlement(
+            payer=payer,
+            rev=found["rev"],
+            period_start_ms=period_start_ms,
+            adjusted_tokens=found["adjusted_tokens"] or 0,
+            packs=packs_of(found["packs"]),
+            member=member,
+        )
 
     async def users(self) -> Sequence[Identity]:
         async with session(self._pool) as connection:
-            return [Identity(**found) for found in await connection.fetch(statements.USERS)]
+            return [identity_of(found) for found in await connection.fetch(directory.USERS)]
 
     async def unprojected(self, rows_max: int) -> Sequence[Identity]:
         async with session(self._pool) as connection:
-            found = await connection.fetch(statements.UNPROJECTED, rows_max)
-        return [Identity(**record) for record in found]
+            found = await connection.fetch(directory.UNPROJECTED, rows_max)
+        return [identity_of(record) for record in found]
 
     async def mark_projected(self, user_id: str, rev: int) -> None:
         async with session(self._pool) as connection:
-            await connection.execute(statements.MARK_PROJECTED, user_id, rev)
+            await connection.execute(directory.MARK_PROJECTED, user_id, rev)
 
-    async def create_user(self, user_id: str, tier: str, anchor_day: int, zone: str) -> Identity:
+    async def create_user(self, user_id: str, tier: str, calendar: Calendar) -> Identity:
         if not valid_user_id(user_id):
             raise Conflict(
                 f"user id {user_id!r} is not valid: 1 to 128 letters, digits and ._:@+-, "
@@ -71,34 +78,32 @@ class PostgresDirectory:
             )
         return await self._change(
             f"user {user_id} exists already",
-            statements.CREATE_USER, user_id, tier, anchor_day, zone, self._author,
+            directory.CREATE_USER, user_id, tier, self._author, *_columns(calendar),
         )  # fmt: skip
 
-    async def set_tier(self, user_id: str, tier: str) -> Identity:
+    async def set_calendar(self, user_id: str, calendar: Calendar) -> Identity:
         return await self._change(
-            _no_user(user_id), statements.SET_TIER, user_id, tier, self._author
+            no_user(user_id), directory.SET_CALENDAR, user_id, self._author, *_columns(calendar)
         )
+
+    async def set_tier(self, user_id: str, tier: str) -> Identity:
+        return await self._change(no_user(user_id), directory.SET_TIER, user_id, tier, self._author)
 
     async def create_key(self, key_id: str, user_id: str, digest: bytes) -> Identity:
         return await self._change(
-            _no_user(user_id), statements.CREATE_KEY, key_id, user_id, digest, self._author
+            no_user(user_id), directory.CREATE_KEY, key_id, user_id, digest, self._author
         )
 
     async def revoke_key(self, key_id: str) -> Identity:
         return await self._change(
-            f"there is no key {key_id}", statements.REVOKE_KEY, key_id, self._author
+            f"there is no key {key_id}", directory.REVOKE_KEY, key_id, self._author
         )
 
     async def adjust(self, adjustment: Adjustment) -> Identity:
-        try:
-            async with transaction(self._pool) as connection:
-                owner = await connection.fetchrow(statements.LOCK_USER, adjustment.user_id)
-                if owner is None:
-                    raise Conflict(_no_user(adjustment.user_id))
-                changed = await _adjust(connection, adjustment)
-        except Rejected as error:
-            raise Conflict(f"the adjustment cannot be booked: {error}") from error
-        return Identity(**(changed or owner))
+        return await adjust(self._pool, adjustment)
+
+    async def credit_pack(self, credit: PackCredit) -> Identity:
+        return await credit_pack(self._pool, credit)
 
     async def _change(self, refusal: str, statement: str, *arguments: object) -> Identity:
         """Run a change; Conflict with `refusal` when it finds nothing to change."""
@@ -109,30 +114,12 @@ class PostgresDirectory:
             raise Conflict(f"not possible: {error}") from error
         if changed is None:
             raise Conflict(refusal)
-        return Identity(**changed)
+        return identity_of(changed)
 
 
-def _no_user(user_id: str) -> str:
-    return f"there is no user {user_id}"
-
-
-async def _adjust(connection: Connection, adjustment: Adjustment) -> asyncpg.Record | None:
-    """The user as changed, or None when the same adjustment was booked before."""
-    booked = await connection.fetchrow(statements.BOOKED_ADJUSTMENT, adjustment.event_id)
-    if booked is None:
-        return await connection.fetchrow(
-            statements.ADJUST,
-            adjustment.event_id,
-            adjustment.user_id,
-            adjustment.period_start_ms,
-            adjustment.tokens,
-            adjustment.reason,
-            adjustment.author,
-        )
-    asked = (adjustment.user_id, adjustment.period_start_ms, adjustment.tokens)
-    if tuple(booked) != asked:
-        raise Conflict(
-            f"{adjustment.event_id} is booked already as something else "
-            f"(user {booked['user_id']}, {booked['charged_tokens']} tokens): take a new id"
-        )
-    return None
+def _columns(calendar: Calendar) -> tuple[object, ...]:
+    """The calendar as the statements take it."""
+    return (
+        calendar.anchor_day, calendar.zone, calendar.since_ms,
+        calendar.prior_anchor_day, calendar.prior_zone, calendar.prior_since_ms,
+    )  # fmt: skip

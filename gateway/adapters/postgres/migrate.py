@@ -14,7 +14,6 @@ from importlib.resources import files
 
 import asyncpg
 
-from gateway.adapters.postgres import statements
 from gateway.adapters.postgres.connection import (
     Connection,
     Pool,
@@ -23,6 +22,7 @@ from gateway.adapters.postgres.connection import (
     transaction,
     translated,
 )
+from gateway.adapters.postgres.statements import schema
 
 # The files use function bodies in standard SQL, which came with this version.
 _SERVER_MAJOR_MIN = 14
@@ -76,8 +76,8 @@ async def migrate(pool: Pool, migrations: Sequence[Migration] | None = None) -> 
 
 
 async def _apply(connection: Connection, migration: Migration) -> bool:
-    await connection.execute(statements.BEGIN_MIGRATION, timeout=_MIGRATION_S)
-    known = await connection.fetchval(statements.MIGRATION_CHECKSUM, migration.name)
+    await connection.execute(schema.BEGIN_MIGRATION, timeout=_MIGRATION_S)
+    known = await connection.fetchval(schema.MIGRATION_CHECKSUM, migration.name)
     if known == migration.checksum:
         return False
     if known is not None:
@@ -91,5 +91,5 @@ async def _apply(connection: Connection, migration: Migration) -> bool:
             await connection.execute(migration.sql, timeout=_MIGRATION_S)
     except (asyncpg.PostgresError, Rejected) as error:
         raise MigrationError(f"migration {migration.name} failed: {error}") from error
-    await connection.execute(statements.RECORD_MIGRATION, migration.name, migration.checksum)
+    await connection.execute(schema.RECORD_MIGRATION, migration.name, migration.checksum)
     return True

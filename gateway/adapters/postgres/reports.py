@@ -13,8 +13,8 @@ from itertools import groupby
 
 import asyncpg
 
-from gateway.adapters.postgres import statements
 from gateway.adapters.postgres.connection import Pool, session
+from gateway.adapters.postgres.statements import reports
 
 # Entries fetched at a time: some hundred kilobytes, a millisecond of the server.
 _FETCH_ROWS = 500
@@ -77,9 +77,9 @@ class PostgresReports:
             session(self._pool) as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
-            await connection.execute(statements.READ_LONG)
+            await connection.execute(reports.READ_LONG)
             entries = connection.cursor(
-                statements.EXPORT,
+                reports.EXPORT,
                 wanted.after_event_id,
                 wanted.user_id,
                 wanted.from_ms,
@@ -93,8 +93,8 @@ class PostgresReports:
     async def usage_by_user(self) -> Sequence[UserUsage]:
         """Sums per user and period, over the whole ledger."""
         async with session(self._pool) as connection, connection.transaction(readonly=True):
-            await connection.execute(statements.READ_LONG)
-            cells = await connection.fetch(statements.USAGE, timeout=_REPORT_S)
+            await connection.execute(reports.READ_LONG)
+            cells = await connection.fetch(reports.USAGE, timeout=_REPORT_S)
         return [
             _sum_cells(owner, list(group))
             for owner, group in groupby(
@@ -105,7 +105,7 @@ class PostgresReports:
     async def charges(self, after_event_id: str | None, rows_max: int) -> Sequence[Charge]:
         """The next entries after `after_event_id` (None: from the first), at most `rows_max`."""
         async with session(self._pool) as connection:
-            found = await connection.fetch(statements.CHARGES, after_event_id, rows_max)
+            found = await connection.fetch(reports.CHARGES, after_event_id, rows_max)
         return [Charge(**record) for record in found]
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncpg
 
-from gateway.adapters.postgres import statements
 from gateway.adapters.postgres.connection import TIMEOUTS, translated
+from gateway.adapters.postgres.statements import drain
 
 
 class ShardLock:
@@ -34,7 +34,7 @@ class ShardLock:
             try:
                 if self._connection is None or self._connection.is_closed():
                     self._connection = await self._connect()
-                taken = bool(await self._connection.fetchval(statements.TRY_DRAIN_LOCK))
+                taken = bool(await self._connection.fetchval(drain.TRY_DRAIN_LOCK))
             finally:
                 if not taken:
                     self.release()

@@ -19,23 +19,30 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from gateway.adapters.redis_store.deadline import Deadline
-from gateway.adapters.redis_store.scripts import Script
+from gateway.adapters.redis_store.scripts import NAMES, Script
+from gateway.adapters.redis_store.server_watch import ServerWatch
 from gateway.ports.quota_store import StoreRejected, StoreUnavailable
 
 # One call lasts well under a millisecond, so 64 connections carry tens of thousands a second.
 CONNECTIONS_MAX = 64
 
 # redis-py strips "ERR " from an error's text; these are the scripts' own words and a wrong type.
-_REJECTIONS = ("reserve:", "settle:", "extend:", "entitle:", "hydrate:", "open:", "WRONGTYPE")
+_REJECTIONS = (*(f"{name}:" for name in NAMES), "WRONGTYPE")
 
 Observe = Callable[[str, float], None]
 Args = Sequence[str | bytes | int]
 
 
-def open_connections(url: str, deadline_s: float) -> ConnectionPool:
-    """Connections that never retry, and wait at most `deadline_s` for a server or their turn."""
+def open_connections(
+    url: str, deadline_s: float, watch: ServerWatch | None = None
+) -> ConnectionPool:
+    """Connections that never retry, and wait at most `deadline_s` for a server or their turn.
+
+    With a `watch`, a connection to a server that is new is used once that was accepted.
+    """
     return BlockingConnectionPool.from_url(
         url,
+        redis_connect_func=watch.greet if watch else None,
         max_connections=CONNECTIONS_MAX,
         timeout=deadline_s,
         socket_connect_timeout=deadline_s,

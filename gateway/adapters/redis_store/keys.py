@@ -7,11 +7,12 @@ types and owners, is described in `lua/README.md`.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
-from gateway.core.identity import account_digest, shard_of
+from gateway.core.identity import account_digest, member_digest, shard_of
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class AccountKeys:
     shard: int
     account: str
     holds: str
+    packs: str
     of_shard: ShardKeys
 
     def member(self, rid: str) -> str:
@@ -50,7 +52,36 @@ def account_keys(payer: str, shards: int) -> AccountKeys:
     return keys_of_name(account_digest(payer), shard_of(payer, shards))
 
 
+def member_keys(payer: str, member: str, shards: int) -> AccountKeys:
+    """The keys of one member of a team: an account beside the team's, in the same shard."""
+    return keys_of_name(member_digest(payer, member), shard_of(payer, shards))
+
+
 def keys_of_name(name: str, shard: int) -> AccountKeys:
     """The keys of an account known by its digest, as a lease names it."""
     prefix = f"qg:{{{shard:02d}}}:"
-    return AccountKeys(name, shard, f"{prefix}a:{name}", f"{prefix}h:{name}", shard_keys(shard))
+    return AccountKeys(
+        name=name,
+        shard=shard,
+        account=f"{prefix}a:{name}",
+        holds=f"{prefix}h:{name}",
+        packs=f"{prefix}k:{name}",
+        of_shard=shard_keys(shard),
+    )
+
+
+def tier_key(tier: str, shard: int) -> str:
+    """The sums of one tier in one shard. A tier's name comes from the configuration."""
+    return f"qg:{{{shard:02d}}}:t:{tier}"
+
+
+ACCOUNTS_PATTERN = "qg:{*}:a:*"
+_ACCOUNT_KEY = re.compile(r"qg:\{(\d+)\}:a:(.+)")
+
+
+def account_of_key(key: str) -> tuple[str, int]:
+    """Name and shard of the account under `key`; ValueError when it is no account's key."""
+    found = _ACCOUNT_KEY.fullmatch(key)
+    if found is None:
+        raise ValueError(f"{key!r} is not the key of an account")
+    return found.group(2), int(found.group(1))

@@ -6,34 +6,37 @@ treated as no reply (the leak of 20 March 2023 at OpenAI was exactly this, with 
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 from gateway.adapters.redis_store.calls import Calls
 from gateway.adapters.redis_store.keys import (
     SCHEMA_VERSION,
+    AccountKeys,
     account_keys,
     keys_of_name,
+    member_keys,
     shard_keys,
+    tier_key,
 )
 from gateway.adapters.redis_store.scripts import Script
-from gateway.ports.quota_store import (
+from gateway.core.event import format_split
+from gateway.core.quota.entitle import (
     EntitleCode,
     Entitlement,
+    EntitleReply,
+    FinishCode,
     Hydration,
-    LapsedHold,
     LedgerSums,
-    ReserveAsk,
-    ReserveCode,
-    ReserveReply,
-    SettleCode,
-    Settlement,
-    SettleReply,
+    Pack,
     Snapshot,
-    StoreUnavailable,
 )
+from gateway.core.quota.reserve import ReserveAsk, ReserveCode, ReserveReply
+from gateway.core.quota.settle import Correction, LapsedHold, SettleCode, Settlement, SettleReply
+from gateway.ports.quota_store import ShardState, StoreUnavailable
 
 _SERVER_CLOCK = ""  # the scripts' last argument: no clock of ours
+_NONE = ""  # an argument that is not given
 
 
 class RedisQuotaStore:
@@ -45,26 +48,25 @@ class RedisQuotaStore:
         self._shards = shards
 
     async def reserve(self, ask: ReserveAsk) -> ReserveReply:
-        keys = account_keys(ask.payer, self._shards)
+        keys, limits = account_keys(ask.payer, self._shards), ask.limits
+        of_shard = keys.of_shard
         reply = await self._calls.run(
             self._scripts["reserve"],
-            (keys.of_shard.meta, keys.account, keys.holds, keys.of_shard.leases),
             (
-                ask.rid,
-                keys.member(ask.rid),
-                ask.rev,
-                ask.period_start_ms,
-                ask.period_end_ms,
-                ask.limit_tokens,
-                ask.prompt_tokens,
-                ask.output_wanted,
-                ask.output_least,
-                ask.multiplier,
-                ask.lease_ms,
-                ask.tail,
-                _SERVER_CLOCK,
+                of_shard.meta, keys.account, keys.holds, of_shard.leases, keys.packs,
+                tier_key(ask.tier, keys.shard), *self._member_account(ask.payer, ask.member),
             ),
-        )
+            (
+                ask.rid, keys.member(ask.rid), ask.rev,
+                ask.rev if ask.member is None else ask.member_rev,
+                ask.period_start_ms, ask.period_end_ms, ask.prompt_tokens, ask.output_wanted,
+                ask.output_least, ask.choices, ask.prompt_nano_gbp, ask.output_nano_gbp,
+                ask.lease_ms, limits.tokens, _given(limits.member_tokens),
+                _given(limits.tier_period_start_ms), _given(limits.nano_gbp),
+                _given(limits.concurrent), _given(limits.requests_a_minute),
+                _given(limits.tokens_a_minute), ask.tail, _SERVER_CLOCK,
+            ),
+        )  # fmt: skip
         _check_echo(reply, ask.rid)
         return ReserveReply(ReserveCode(reply[0]), *reply[2:])
 
@@ -79,61 +81,70 @@ class RedisQuotaStore:
         return bool(reply[0] == 1)
 
     async def settle(self, settlement: Settlement) -> Coroutine[Any, Any, SettleReply]:
-        keys = account_keys(settlement.payer, self._shards)
-        return await self._send_settle(settlement, keys.name, keys.shard)
+        return await self._settle(settlement, account_keys(settlement.payer, self._shards))
 
     async def expire(self, lapsed: LapsedHold, settlement: Settlement) -> SettleReply:
-        return await (await self._send_settle(settlement, lapsed.account, lapsed.shard))
+        return await (await self._settle(settlement, keys_of_name(lapsed.account, lapsed.shard)))
 
-    async def _send_settle(
-        self, settlement: Settlement, account: str, shard: int
+    async def _settle(
+        self, settlement: Settlement, keys: AccountKeys
     ) -> Coroutine[Any, Any, SettleReply]:
-        keys = keys_of_name(account, shard)
         of_shard = keys.of_shard
         reply = await self._calls.send(
             self._scripts["settle"],
             (
-                of_shard.meta,
-                keys.account,
-                keys.holds,
-                of_shard.leases,
-                of_shard.outbox,
-                of_shard.endings,
+                of_shard.meta, keys.account, keys.holds, of_shard.leases, of_shard.outbox,
+                of_shard.endings, keys.packs, tier_key(settlement.tier, keys.shard),
+                *self._member_account(settlement.payer, settlement.member),
             ),
             (
-                settlement.rid,
-                keys.member(settlement.rid),
-                settlement.kind,
-                settlement.epoch,
-                settlement.period_start_ms,
-                settlement.charged_tokens,
-                settlement.cost_nano_gbp,
-                settlement.grace_ms,
-                settlement.event_json,
+                settlement.rid, keys.member(settlement.rid), settlement.kind, settlement.epoch,
+                settlement.period_start_ms, settlement.charged_tokens, settlement.cost_nano_gbp,
+                settlement.grace_ms, settlement.limit_tokens,
+                _given(settlement.tier_period_start_ms),
+                " ".join(map(str, settlement.thresholds_percent)), settlement.event_json,
                 _SERVER_CLOCK,
             ),
-        )
+        )  # fmt: skip
         return _settle_reply(reply, settlement.rid)
 
-    async def entitle(self, entitlement: Entitlement, period_end_ms: int) -> EntitleCode:
-        keys = account_keys(entitlement.payer, self._shards)
+    async def correct(self, correction: Correction) -> bool:
+        keys = account_keys(correction.payer, self._shards)
+        of_shard = keys.of_shard
+        reply = await self._calls.run(
+            self._scripts["correct"],
+            (
+                of_shard.meta, keys.account, keys.holds, of_shard.endings, keys.packs,
+                tier_key(correction.tier, keys.shard),
+                *self._member_account(correction.payer, correction.member),
+            ),
+            (
+                correction.rid, keys.member(correction.rid), correction.epoch,
+                correction.stream_id, correction.period_start_ms, correction.charged_tokens,
+                correction.cost_nano_gbp, _given(correction.tier_period_start_ms),
+                format_split(correction.pack_split), _SERVER_CLOCK,
+            ),
+        )  # fmt: skip
+        _check_echo(reply, correction.rid)
+        return bool(reply[0] == 1)
+
+    async def entitle(self, entitlement: Entitlement, period_end_ms: int) -> EntitleReply:
+        keys = self._account(entitlement.payer, entitlement.member)
         reply = await self._calls.run(
             self._scripts["entitle"],
-            (keys.of_shard.meta, keys.account),
+            (keys.of_shard.meta, keys.account, keys.packs),
             (
-                entitlement.rev,
-                entitlement.period_start_ms,
-                period_end_ms,
-                entitlement.adjusted_tokens,
+                entitlement.rev, entitlement.period_start_ms, period_end_ms,
+                entitlement.adjusted_tokens, _told(entitlement.packs), _SERVER_CLOCK,
             ),
-        )
-        return EntitleCode(reply[0])
+        )  # fmt: skip
+        return EntitleReply(EntitleCode(reply[0]), reply[2])
 
     async def hydrate_begin(
-        self, payer: str, period_start_ms: int, period_end_ms: int
+        self, payer: str, member: str | None, period_start_ms: int, period_end_ms: int
     ) -> Hydration | None:
         reply = await self._hydrate(
-            payer, ("begin", period_start_ms, period_end_ms, "", 0, 0, 0, 0)
+            payer, member, ("begin", period_start_ms, period_end_ms, "", 0, 0, 0, 0, 0, "")
         )
         if reply[0] == -1:
             return None
@@ -145,80 +156,132 @@ class RedisQuotaStore:
             period_start_ms=reply[4],
         )
 
-    async def hydrate_finish(self, payer: str, hydration: Hydration, sums: LedgerSums) -> bool:
+    async def hydrate_finish(
+        self, payer: str, member: str | None, hydration: Hydration, sums: LedgerSums
+    ) -> FinishCode:
         reply = await self._hydrate(
             payer,
+            member,
             (
-                "finish",
-                hydration.period_start_ms,
-                hydration.period_start_ms,
-                hydration.token,
-                sums.settled_tokens,
-                sums.adjusted_tokens,
-                sums.cost_nano_gbp,
-                sums.rev,
+                "finish", hydration.period_start_ms, hydration.period_start_ms, hydration.token,
+                sums.settled_tokens, sums.from_packs, sums.adjusted_tokens, sums.cost_nano_gbp,
+                sums.rev, _told(sums.packs),
             ),
-        )
-        return bool(reply[0] == 3)
+        )  # fmt: skip
+        return FinishCode(reply[0])
 
-    async def snapshot(self, payer: str) -> Snapshot | None:
-        keys = account_keys(payer, self._shards)
+    async def snapshot(self, payer: str, member: str | None = None) -> Snapshot | None:
+        keys = self._account(payer, member)
         reply = await self._calls.run(
             self._scripts["snapshot"],
-            (keys.of_shard.meta, keys.account, keys.of_shard.outbox),
+            (keys.of_shard.meta, keys.account, keys.packs, keys.of_shard.outbox),
             (),
         )
         if reply[0] != 1:
             return None
-        settled, adjusted, held, open_holds, nano_gbp, starts, ends, rev, epoch, stream_id = reply[
-            1:
-        ]
-        return Snapshot(
-            settled_tokens=settled,
-            adjusted_tokens=adjusted,
-            held_tokens=held,
-            open_holds=open_holds,
-            cost_nano_gbp=int(nano_gbp),
-            period_start_ms=starts,
-            period_end_ms=ends,
-            rev=rev,
-            epoch=epoch,
-            stream_id=stream_id.decode(),
+        return Snapshot(*[*reply[1:11], reply[11].decode(), _packs(reply[12].decode())])
+
+    async def forget(self, account: str, shard: int) -> bool:
+        keys = keys_of_name(account, shard)
+        reply = await self._calls.run(
+            self._scripts["forget"],
+            (keys.of_shard.meta, keys.account, keys.packs),
+            (_SERVER_CLOCK,),
         )
+        return bool(reply[0] == 1)
 
-    async def epoch(self, shard: int) -> int:
-        return int(await self._calls.command("HGET", shard_keys(shard).meta, "e") or 0)
+    async def epochs(self) -> dict[int, int]:
+        return {
+            shard: int(await self._calls.command("HGET", shard_keys(shard).meta, "e") or 0)
+            for shard in range(self._shards)
+        }
 
-    async def open_shard(self, shard: int, epoch: int, cursor: str) -> int:
+    async def has_event(self, shard: int, stream_id: str) -> bool:
+        key = shard_keys(shard).outbox
+        return bool(await self._calls.command("XRANGE", key, stream_id, stream_id))
+
+    async def shard_state(self, shard: int) -> ShardState:
+        keys = shard_keys(shard)
+        epoch, schema = await self._calls.command("HMGET", keys.meta, "e", "v")
+        readable = schema is None or int(schema) >= SCHEMA_VERSION
+        if not await self._calls.command("EXISTS", keys.outbox):
+            return ShardState(int(epoch or 0), "0-0", readable)
+        info = await self._calls.command("XINFO", "STREAM", keys.outbox)
+        fields = info if isinstance(info, dict) else dict(zip(info[::2], info[1::2], strict=True))
+        return ShardState(int(epoch or 0), fields[b"last-generated-id"].decode(), readable)
+
+    async def open_shard(
+        self, shard: int, epoch: int, cursor: str, quiet_ms: int, awaited: Sequence[str]
+    ) -> int:
         keys = shard_keys(shard)
         reply = await self._calls.run(
             self._scripts["open"],
             (keys.meta, keys.outbox),
-            (epoch, self._shards, SCHEMA_VERSION, cursor),
+            (
+                epoch,
+                self._shards,
+                SCHEMA_VERSION,
+                cursor,
+                quiet_ms,
+                " ".join(awaited),
+                _SERVER_CLOCK,
+            ),
         )
         _, in_force, shards, schema = reply
-        if shards != self._shards or schema != SCHEMA_VERSION:
+        if shards != self._shards:
             raise StoreUnavailable(
-                f"Redis was opened with {shards} shards and schema {schema}, this gateway has "
-                f"{self._shards} and {SCHEMA_VERSION}: set redis.shards to {shards}"
+                f"Redis was opened with {shards} shards, this gateway has {self._shards}: "
+                f"set redis.shards to {shards}"
+            )
+        if schema != SCHEMA_VERSION:
+            raise StoreUnavailable(
+                f"Redis holds data of schema {schema}, this release reads {SCHEMA_VERSION}: let "
+                "the other release drain it, then empty it (FLUSHDB); the ledger brings it back"
             )
         return int(in_force)
 
-    async def _hydrate(self, payer: str, args: tuple[str | int, ...]) -> list[Any]:
-        keys = account_keys(payer, self._shards)
+    async def caught_up(self, shard: int, epoch: int, gateway_id: str) -> None:
+        keys = shard_keys(shard)
+        await self._calls.run(self._scripts["caught_up"], (keys.meta,), (epoch, gateway_id))
+
+    async def _hydrate(
+        self, payer: str, member: str | None, args: tuple[str | int, ...]
+    ) -> list[Any]:
+        keys = self._account(payer, member)
         of_shard = keys.of_shard
+        holds = (keys.holds,) if member is None else ()
         return await self._calls.run(
             self._scripts["hydrate"],
-            (of_shard.meta, keys.account, keys.holds, of_shard.outbox),
+            (of_shard.meta, keys.account, keys.packs, of_shard.outbox, *holds),
             (*args, _SERVER_CLOCK),
         )
+
+    def _account(self, payer: str, member: str | None) -> AccountKeys:
+        if member is None:
+            return account_keys(payer, self._shards)
+        return member_keys(payer, member, self._shards)
+
+    def _member_account(self, payer: str, member: str | None) -> tuple[str, ...]:
+        return () if member is None else (member_keys(payer, member, self._shards).account,)
 
 
 async def _settle_reply(reply: Coroutine[Any, Any, list[Any]], rid: str) -> SettleReply:
     fields = await reply
     _check_echo(fields, rid)
-    code, _, used, held, limit, overdraft, stream_id = fields
-    return SettleReply(SettleCode(code), used, held, limit, overdraft, stream_id.decode())
+    return SettleReply(*[SettleCode(fields[0]), *fields[2:9], fields[9].decode(), fields[10]])
+
+
+def _given(value: int | None) -> int | str:
+    return _NONE if value is None else value
+
+
+def _told(packs: tuple[Pack, ...]) -> str:
+    return ",".join(f"{pack.pack_id} {pack.tokens} {pack.ends_ms}" for pack in packs)
+
+
+def _packs(text: str) -> tuple[Pack, ...]:
+    told = (item.split(" ") for item in text.split(",") if item)
+    return tuple(Pack(pack_id, int(left), int(ends_ms)) for pack_id, left, ends_ms in told)
 
 
 def _check_echo(reply: list[Any], rid: str) -> None:

@@ -1,7 +1,7 @@
 """The Lua scripts: read from `lua/`, put together with their prelude, named by digest.
 
-A script names the prelude it wants in its header (`-- prelude: account`); the loader puts that
-file between the shebang line and the body. A missing file or header stops the start.
+A script names the preludes it wants in its header (`-- prelude: values account`); the loader puts
+these files between the shebang line and the body. A missing file or header stops the start.
 """
 
 from __future__ import annotations
@@ -11,8 +11,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-NAMES = ("entitle", "extend", "hydrate", "open", "reserve", "settle", "snapshot")
-_PRELUDE = re.compile(r"^-- prelude: (\w+)$", re.MULTILINE)
+NAMES = (
+    "caught_up", "correct", "entitle", "extend", "forget", "hydrate", "open", "reserve", "settle",
+    "snapshot",
+)  # fmt: skip
+_PRELUDE = re.compile(r"^-- prelude: ([\w ]+)$", re.MULTILINE)
 
 
 class ScriptError(Exception):
@@ -45,7 +48,7 @@ def load_script(folder: Path, name: str, shebang: bool = True) -> Script:
     prelude = _PRELUDE.search(body)
     parts = [first] if shebang else []
     if prelude:
-        parts.append(_read(folder / f"{prelude.group(1)}.lua"))
+        parts.extend(_read(folder / f"{each}.lua") for each in prelude.group(1).split())
     parts.append(body)
     source = "\n".join(parts)
     return Script(name, source, hashlib.sha1(source.encode()).hexdigest())

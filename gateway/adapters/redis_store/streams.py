@@ -1,7 +1,7 @@
-"""What the jobs read in Redis: the outbox streams and the leases.
+"""The outbox in Redis, as the drain reads it.
 
 These commands wait, or read much, so they have connections of their own and redis-py's usual client
-with its retries switched off.
+with its retries switched off. Nothing is written but trims, and these only below a cursor.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from gateway.adapters.redis_store.keys import keys_of_name, shard_keys
-from gateway.ports.quota_store import LapsedHold, OutboxEntry, StoreUnavailable
+from gateway.adapters.redis_store.keys import shard_keys
+from gateway.core.event import stream_position
+from gateway.ports.outbox import OutboxEntry
+from gateway.ports.quota_store import StoreUnavailable
 
 _BACKLOG_MAX = 1000  # enough to see that the drain is behind; reading more would slow it further
-_ENDINGS_ROWS_MAX = 500  # forgotten at once; the next sweep takes the rest
 
 
 def open_client(url: str, wait_s: float = 5.0) -> Redis:
@@ -33,18 +34,24 @@ def open_client(url: str, wait_s: float = 5.0) -> Redis:
 
 
 class RedisStreams:
-    """Fulfils ports.quota_store.Outbox and .Leases."""
+    """Fulfils ports.outbox.Outbox."""
 
     def __init__(self, client: Redis, shards: int) -> None:
         self._client = client
         self.shards = shards
 
+    async def server_id(self) -> str:
+        return str((await asked("INFO", self._client.info("server")))["run_id"])
+
     async def read(
         self, cursors: dict[int, str], rows_max: int, wait_ms: int
     ) -> Sequence[OutboxEntry]:
+        if not cursors:
+            return []
         names = {shard_keys(shard).outbox: shard for shard in cursors}
         streams: dict[Any, Any] = {name: cursors[shard] for name, shard in names.items()}
-        reply = await self._ask("XREAD", self._client.xread(streams, rows_max, wait_ms))
+        block = wait_ms or None  # to Redis, 0 means for ever
+        reply = await asked("XREAD", self._client.xread(streams, rows_max, block))
         return [
             OutboxEntry(
                 shard=names[name.decode()],
@@ -60,15 +67,15 @@ class RedisStreams:
         ids = {}
         for shard in range(self.shards):
             key = shard_keys(shard).outbox
-            if await self._ask("EXISTS", self._client.exists(key)):
-                info = await self._ask("XINFO", self._client.xinfo_stream(key))
+            if await asked("EXISTS", self._client.exists(key)):
+                info = await asked("XINFO", self._client.xinfo_stream(key))
                 ids[shard] = info["last-generated-id"].decode()
             else:
                 ids[shard] = "0-0"
         return ids
 
     async def backlog(self, shard: int, cursor: str) -> tuple[int, str | None]:
-        entries = await self._ask(
+        entries = await asked(
             "XRANGE",
             self._client.xrange(shard_keys(shard).outbox, f"({cursor}", "+", _BACKLOG_MAX),
         )
@@ -76,77 +83,16 @@ class RedisStreams:
 
     async def trim(self, shard: int, before_id: str, bytes_max: int, cursor: str) -> None:
         key = shard_keys(shard).outbox
-        oldest_kept = min(before_id, cursor, key=_id_parts)
-        await self._ask("XTRIM", self._client.xtrim(key, minid=oldest_kept, approximate=True))
-        size = await self._ask("MEMORY", self._client.memory_usage(key))
+        oldest_kept = min(before_id, cursor, key=stream_position)
+        await asked("XTRIM", self._client.xtrim(key, minid=oldest_kept, approximate=True))
+        size = await asked("MEMORY", self._client.memory_usage(key))
         if size and size > bytes_max:
-            await self._ask("XTRIM", self._client.xtrim(key, minid=cursor, approximate=True))
-
-    async def lapsed(self, shard: int, grace_ms: int, rows_max: int) -> Sequence[LapsedHold]:
-        keys = shard_keys(shard)
-        seconds, micros = await self._ask("TIME", self._client.time())
-        now_ms = seconds * 1000 + micros // 1000
-        await self._forget_endings(shard, now_ms)
-        members = await self._ask(
-            "ZRANGEBYSCORE",
-            self._client.zrangebyscore(keys.leases, 0, now_ms - grace_ms, 0, rows_max),
-        )
-        if not members:
-            return []
-        epoch = int(await self._ask("HGET", self._client.hget(keys.meta, "e")) or 0)
-        names = [member.decode().split(" ", 1) for member in members]
-        pipe = self._client.pipeline(transaction=False)
-        for account, rid in names:
-            pipe.hget(keys_of_name(account, shard).holds, rid)
-        holds = await self._ask("HGET", pipe.execute())
-        found = []
-        for (account, rid), member, hold in zip(names, members, holds, strict=True):
-            if hold is None:  # its account is gone: nothing is held, so the lease means nothing
-                await self._ask("ZREM", self._client.zrem(keys.leases, member))
-            elif hold.startswith(b"h "):
-                found.append(_lapsed(shard, epoch, (account, rid), hold))
-        return found
-
-    async def count(self, shard: int) -> int:
-        return int(await self._ask("ZCARD", self._client.zcard(shard_keys(shard).leases)))
-
-    async def _forget_endings(self, shard: int, now_ms: int) -> None:
-        """Remove the kept endings whose time is over. A hold never comes back under its rid."""
-        keys = shard_keys(shard)
-        due = await self._ask(
-            "ZRANGEBYSCORE",
-            self._client.zrangebyscore(keys.endings, 0, now_ms, 0, _ENDINGS_ROWS_MAX),
-        )
-        if not due:
-            return
-        pipe = self._client.pipeline(transaction=True)
-        for member in due:
-            account, rid = member.decode().split(" ", 1)
-            pipe.hdel(keys_of_name(account, shard).holds, rid)
-            pipe.zrem(keys.endings, member)
-        await self._ask("HDEL", pipe.execute())
-
-    async def _ask(self, command: str, call: Any) -> Any:
-        try:
-            return await call
-        except (RedisError, OSError) as error:
-            raise StoreUnavailable(f"{command}: {type(error).__name__}: {error}") from error
+            await asked("XTRIM", self._client.xtrim(key, minid=cursor, approximate=True))
 
 
-def _id_parts(stream_id: str) -> tuple[int, int]:
-    ms, _, seq = stream_id.partition("-")
-    return int(ms), int(seq or 0)
-
-
-def _lapsed(shard: int, epoch: int, name: tuple[str, str], hold: bytes) -> LapsedHold:
-    _, _, hold_tokens, period, _, progress, tail = hold.split(b" ", 6)
-    return LapsedHold(
-        rid=name[1],
-        account=name[0],
-        shard=shard,
-        epoch=epoch,
-        hold_tokens=int(hold_tokens),
-        progress_tokens=int(progress),
-        period_start_ms=int(period),
-        tail=tail,
-    )
+async def asked(command: str, call: Any) -> Any:
+    """The reply of a redis-py call; StoreUnavailable when there is none."""
+    try:
+        return await call
+    except (RedisError, OSError) as error:
+        raise StoreUnavailable(f"{command}: {type(error).__name__}: {error}") from error

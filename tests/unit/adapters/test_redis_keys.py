@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import re
 from collections.abc import Iterator
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from redis.crc import key_slot
 
 from gateway.adapters.redis_store.keys import (
+    ACCOUNTS_PATTERN,
     AccountKeys,
     ShardKeys,
     account_keys,
+    account_of_key,
     keys_of_name,
+    member_keys,
     shard_keys,
+    tier_key,
 )
 
 payers = st.text(min_size=1)
@@ -37,20 +43,25 @@ def test_the_names_are_those_that_are_on_servers_already() -> None:
     assert (keys.shard, keys.name) == (0, "qgm-7GAP4fGaGEKsdBJCQA")
     assert keys.account == "qg:{00}:a:qgm-7GAP4fGaGEKsdBJCQA"
     assert keys.holds == "qg:{00}:h:qgm-7GAP4fGaGEKsdBJCQA"
+    assert keys.packs == "qg:{00}:k:qgm-7GAP4fGaGEKsdBJCQA"
+    assert tier_key("free", 3) == "qg:{03}:t:free"
     assert shard_keys(9) == ShardKeys("qg:{09}:m", "qg:{09}:l", "qg:{09}:x", "qg:{09}:o")
 
 
 @given(payer=payers, shards=counts)
 def test_all_keys_of_a_payer_share_one_slot(payer: str, shards: int) -> None:
-    found = list(names(account_keys(payer, shards)))
-    assert len(set(found)) == 6
+    keys = account_keys(payer, shards)
+    found = [*names(keys), member_keys(payer, "a member", shards).account]
+    found.append(tier_key("a tier", keys.shard))
+    assert len(set(found)) == 9
     assert len({key_slot(name.encode()) for name in found}) == 1
 
 
 @given(payer=payers)
 def test_no_text_of_a_payer_names_a_key(payer: str) -> None:
-    for name in names(account_keys(payer, 16)):
-        assert re.fullmatch(r"qg:\{\d\d\}:([mlxo]|[ah]:[\w-]{22})", name)
+    for keys in (account_keys(payer, 16), member_keys(payer, payer, 16)):
+        for name in names(keys):
+            assert re.fullmatch(r"qg:\{\d\d\}:([mlxo]|[ahk]:[\w-]{22})", name)
 
 
 @given(payer=payers, shards=counts, rid=st.uuids().map(str))
@@ -65,3 +76,24 @@ def test_a_member_leads_back_to_its_account(payer: str, shards: int, rid: str) -
 def test_two_payers_share_no_account(first: str, second: str) -> None:
     same = account_keys(first, 16).account == account_keys(second, 16).account
     assert same == (first == second)
+
+
+@given(payer=payers, first=payers, second=payers)
+def test_a_member_has_an_account_of_its_own_beside_the_payers(
+    payer: str, first: str, second: str
+) -> None:
+    of_payer, of_first = account_keys(payer, 16), member_keys(payer, first, 16)
+    assert of_first.of_shard == of_payer.of_shard
+    assert of_first.account != of_payer.account
+    assert (of_first == member_keys(payer, second, 16)) == (first == second)
+
+
+@given(payer=payers, shards=counts)
+def test_the_key_of_an_account_leads_back_to_its_name(payer: str, shards: int) -> None:
+    keys = account_keys(payer, shards)
+    assert account_of_key(keys.account) == (keys.name, keys.shard)
+    assert fnmatch.fnmatchcase(keys.account, ACCOUNTS_PATTERN)
+    others = [name for name in names(keys) if name != keys.account]
+    for other in [*others, tier_key("a:b", keys.shard), "", keys.account + "\n"]:
+        with pytest.raises(ValueError, match="is not the key of an account"):
+            account_of_key(other)

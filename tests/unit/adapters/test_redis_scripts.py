@@ -17,22 +17,36 @@ from gateway.adapters.redis_store.scripts import (
     lua_folder,
 )
 
-SCRIPT = "#!lua flags=allow-oom\n-- purpose: an example.\n-- prelude: beginning\nreturn twice(1)\n"
+SCRIPT = "#!lua flags=allow-oom\n-- purpose: an example.\n-- prelude: %s\nreturn twice(1)\n"
+ONE, BOTH = SCRIPT % "beginning", SCRIPT % "earlier beginning"
 PRELUDE = "local function twice(n) return n * 2 end\n"
+EARLIER = "local two = 2\n"
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "example.lua").write_text(SCRIPT)
+    (tmp_path / "example.lua").write_text(ONE)
     (tmp_path / "beginning.lua").write_text(PRELUDE)
+    (tmp_path / "earlier.lua").write_text(EARLIER)
     return tmp_path
 
 
 def test_the_prelude_stands_between_the_shebang_and_the_script(folder: Path) -> None:
-    shebang, body = SCRIPT.split("\n", 1)
+    shebang, body = ONE.split("\n", 1)
     script = load_script(folder, "example")
     assert script.source == f"{shebang}\n{PRELUDE}\n{body}"
     assert script.name == "example"
+
+
+@pytest.mark.parametrize("named", [("earlier", "beginning"), ("beginning", "earlier")])
+def test_several_preludes_stand_in_the_order_in_which_they_are_named(
+    folder: Path, named: tuple[str, str]
+) -> None:
+    (folder / "example.lua").write_text(SCRIPT % " ".join(named))
+    source = load_script(folder, "example").source
+    texts = {"earlier": EARLIER, "beginning": PRELUDE}
+    assert source.index(texts[named[0]]) < source.index(texts[named[1]])
+    assert source.index(texts[named[1]]) < source.index("return twice")
 
 
 def test_the_digest_is_that_of_what_is_sent(folder: Path) -> None:
@@ -40,11 +54,15 @@ def test_the_digest_is_that_of_what_is_sent(folder: Path) -> None:
     assert script.sha == hashlib.sha1(script.source.encode()).hexdigest()
     (folder / "beginning.lua").write_text(PRELUDE.replace("2", "3"))
     assert load_script(folder, "example").sha != script.sha
+    (folder / "example.lua").write_text(BOTH)
+    of_both = load_script(folder, "example").sha
+    (folder / "earlier.lua").write_text(EARLIER.replace("2", "3"))
+    assert load_script(folder, "example").sha != of_both
 
 
 def test_without_shebang_only_that_line_is_missing(folder: Path) -> None:
     whole, bare = load_script(folder, "example"), load_script(folder, "example", shebang=False)
-    assert whole.source == f"{SCRIPT.splitlines()[0]}\n{bare.source}"
+    assert whole.source == f"{ONE.splitlines()[0]}\n{bare.source}"
 
 
 def test_a_script_that_names_no_prelude_gets_none(folder: Path) -> None:
@@ -52,8 +70,9 @@ def test_a_script_that_names_no_prelude_gets_none(folder: Path) -> None:
     assert load_script(folder, "example").source == "#!lua\nreturn 1\n"
 
 
-@pytest.mark.parametrize("name", ["example", "beginning"])
+@pytest.mark.parametrize("name", ["example", "beginning", "earlier"])
 def test_a_missing_file_is_named_and_stops_the_start(folder: Path, name: str) -> None:
+    (folder / "example.lua").write_text(BOTH)
     (folder / f"{name}.lua").unlink()
     with pytest.raises(ScriptError, match=rf"{name}\.lua: No such file"):
         load_script(folder, "example")

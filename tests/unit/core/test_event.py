@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any, get_args
 
@@ -14,13 +15,17 @@ from gateway.core.event import (
     EventError,
     HoldTail,
     Outcome,
+    PackSplit,
     Quality,
     UsageEvent,
     decode_tail,
     encode_event,
     encode_tail,
+    format_split,
     ledger_row,
     parse_script_part,
+    parse_split,
+    stream_position,
 )
 from gateway.core.rid import derived_rid, make_rid
 
@@ -39,10 +44,16 @@ EVENT = UsageEvent(
     outcome="done",
 )
 # epoch, number, period, held, from allowance, from packs, overdraft, booked, booked cost, corrects
-PART = b"3 9 1000 200 120 0 20 0 0 0"
+PART_OF_0_1 = b"3 9 1000 200 120 0 20 0 0 0"
+# The same, then the start of a capped tier's period, the threshold crossed, what each pack paid.
+PART = PART_OF_0_1 + b" 0 0 -"
 
 WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 COUNTS = st.integers(0, 2**53)
+SIGNED = st.integers(-(2**53), 2**53)
+# What a pack's id is made of, and a colon, which a split need not fear.
+PACK_IDS = st.text(st.characters(codec="ascii", categories=["L", "N"]) | st.just(":"), min_size=1)
+SPLITS = st.lists(st.tuples(PACK_IDS, SIGNED), max_size=32).map(tuple)
 EVENTS = st.builds(
     UsageEvent,
     event_id=st.builds(make_rid, st.integers(0, 2**48 - 1), st.binary(min_size=10, max_size=10)),
@@ -80,16 +91,27 @@ TAILS = st.builds(
     tag=st.none() | WORDS,
     sdk_retry=COUNTS,
     prompt_tokens=COUNTS,
+    limit_tokens=COUNTS,
+    tier_period_start_ms=st.none() | COUNTS,
 )
+# What the script adds since release 0.2, or nothing: an event of the first release.
+ADDED = st.none() | st.tuples(COUNTS, st.integers(0, 200), SPLITS)
 
 
 @settings(deadline=None)
-@given(EVENTS, st.tuples(*[COUNTS] * 9), st.integers(0, 15), st.integers(0, 2**41))
+@given(EVENTS, st.tuples(*[SIGNED] * 9), ADDED, st.integers(0, 15), st.integers(0, 2**41))
 def test_an_event_arrives_in_the_ledger_as_it_was(
-    event: UsageEvent, part: tuple[int, ...], shard: int, at_ms: int
+    event: UsageEvent,
+    part: tuple[int, ...],
+    added: tuple[int, int, PackSplit] | None,
+    shard: int,
+    at_ms: int,
 ) -> None:
-    script_part = " ".join(map(str, (*part, 0))).encode()
-    row = ledger_row(shard, f"{at_ms}-7", encode_event(event), script_part)
+    script_part = " ".join(map(str, (*part, 0)))
+    tier_starts, crossed, split = added or (0, 0, ())
+    if added is not None:
+        script_part += f" {tier_starts} {crossed} {format_split(split)}"
+    row = ledger_row(shard, f"{at_ms}-7", encode_event(event), script_part.encode())
     epoch, number, period_ms, held, allowance, packs, overdraft, booked, booked_cost = part
     assert row.event == event
     assert (row.event_id, row.kind, row.corrects) == (event.event_id, "usage", None)
@@ -99,6 +121,8 @@ def test_an_event_arrives_in_the_ledger_as_it_was(
     assert (row.from_allowance, row.from_packs) == (allowance, packs)
     assert row.charged_tokens == event.charged_tokens - booked
     assert row.cost_nano_gbp == event.cost_nano_gbp - booked_cost
+    assert (row.tier_period_start_ms or 0, row.crossed_percent) == (tier_starts, crossed)
+    assert row.pack_split == split
 
 
 @settings(deadline=None)
@@ -129,9 +153,72 @@ def test_a_correction_has_an_id_of_its_own_and_what_was_booked_taken_off() -> No
     assert (row.charged_tokens, row.cost_nano_gbp) == (120 - 50, 440 - 300)
 
 
-def test_a_correction_may_give_back() -> None:
-    row = ledger_row(0, "5-0", encode_event(EVENT), b"3 9 1000 0 0 0 0 500 900 1")
+@pytest.mark.parametrize("added", [b"", b" 0 0 -", b" 800 0 b:-60,a:-20"])
+def test_a_correction_may_give_back(added: bytes) -> None:
+    row = ledger_row(0, "5-0", encode_event(EVENT), b"3 9 1000 0 -300 -80 0 500 900 1" + added)
     assert (row.charged_tokens, row.cost_nano_gbp) == (-380, -460)
+    assert (row.from_allowance, row.from_packs) == (-300, -80)
+    assert sum(tokens for _, tokens in row.pack_split) in (0, row.from_packs)
+
+
+def test_the_row_of_a_team_s_member_names_the_member() -> None:
+    alone = msgspec.structs.replace(EVENT, user_id=EVENT.payer)
+    assert ledger_row(0, "1-0", encode_event(EVENT), PART).member == "ada"
+    assert ledger_row(0, "1-0", encode_event(alone), PART).member is None
+
+
+def test_a_tier_without_a_cap_has_no_period_of_its_own() -> None:
+    capped = PART_OF_0_1 + b" 900 80 -"
+    assert ledger_row(0, "1-0", encode_event(EVENT), PART).tier_period_start_ms is None
+    assert ledger_row(0, "1-0", encode_event(EVENT), PART_OF_0_1).tier_period_start_ms is None
+    assert ledger_row(0, "1-0", encode_event(EVENT), capped).tier_period_start_ms == 900
+
+
+# --- what packs paid --------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(SPLITS)
+def test_a_split_comes_back_as_it_was(split: PackSplit) -> None:
+    text = format_split(split)
+    assert parse_split(text) == split
+    assert " " not in text
+
+
+@pytest.mark.parametrize(
+    ("text", "split"),
+    [
+        ("-", ()),
+        ("a:1", (("a", 1),)),
+        ("a:-1", (("a", -1),)),
+        ("b:20,a:0", (("b", 20), ("a", 0))),
+        ("-:5", (("-", 5),)),
+        ("topup:7:9", (("topup:7", 9),)),
+    ],
+)
+def test_a_split_is_written_like_this(text: str, split: PackSplit) -> None:
+    assert parse_split(text) == split
+    assert format_split(split) == text
+
+
+WRONG_SPLITS = ("", "--", "a", "a:", "a:b", "a:1,", ",a:1", "a:1,,b:2", "a:1.5", "a:1e2")
+
+
+@pytest.mark.parametrize("text", WRONG_SPLITS)
+def test_what_is_no_split_is_an_event_error_and_nothing_else(text: str) -> None:
+    with pytest.raises(ValueError):
+        parse_split(text)
+    with pytest.raises(EventError, match="script part"):
+        ledger_row(0, "1-0", encode_event(EVENT), PART[:-1] + text.encode())
+
+
+def test_the_newest_of_stream_ids_is_the_largest_by_number() -> None:
+    ids = ["11-1", "10-10", "10-2", "10-0", "2-0", "0-0"]
+    assert sorted(ids, key=stream_position) == ids[::-1]
+    assert stream_position("7") == (7, 0)
+
+
+# --- garbage ------------------------------------------------------------------------------------
 
 
 def without(name: str) -> bytes:
@@ -181,8 +268,13 @@ def test_a_correction_of_something_without_a_rid_is_an_event_error(event_id: str
 @pytest.mark.parametrize(
     "raw",
     [
-        *(b"", b" ", b"1", PART + b" 1", PART[:-2], b"a " * 9 + b"a", PART.replace(b" ", b"  ", 1)),
+        *(b"", b" ", b"1", b"a " * 9 + b"a", b"- " * 12 + b"-"),
+        *(PART_OF_0_1 + more for more in (b" 1", b" 1 2", b" ", b" -", b" 0 -", b" - - -")),
+        *(PART + more for more in (b" 1", b" -", b" ", b" a:1", b" b:2")),
+        *(PART_OF_0_1[:-2], PART[:-2], PART[:-1], b" " + PART, b" " + PART_OF_0_1),
+        *(PART.replace(b" ", odd, 1) for odd in (b"  ", b"\t", b",", b"")),
         *(PART.replace(b"200", odd) for odd in (b"2e2", b"2.5", b"\xff", b"", b"9" * 5000)),
+        *(PART_OF_0_1.replace(b"200", odd) for odd in (b"2e2", b"2.5", b"\xff", b"", b"-")),
     ],
     ids=lambda raw: ascii(raw[:30]),
 )
@@ -199,6 +291,19 @@ def test_no_bytes_bring_anything_but_a_row_or_an_event_error(event: bytes, part:
             ledger_row(0, "1-0", raw, script_part)
         except EventError:
             continue
+
+
+@settings(deadline=None)
+@given(st.integers(0, len(PART)), st.binary(max_size=4), st.integers(0, 4))
+def test_a_script_part_with_a_spoilt_place_is_a_row_or_an_event_error(
+    place: int, put_in: bytes, left_out: int
+) -> None:
+    spoilt = PART[:place] + put_in + PART[place + left_out :]
+    try:
+        row = ledger_row(0, "1-0", encode_event(EVENT), spoilt)
+    except EventError:
+        return
+    assert row.event == EVENT
 
 
 @pytest.mark.parametrize("raw", [b"", b"{}", b"3", b"\xff", b'{"a":' + b"[" * 100_000], ids=len)
@@ -222,9 +327,16 @@ def test_an_error_shows_the_beginning_of_what_is_wrong_and_not_all_of_it() -> No
     assert len(str(caught.value)) < 400
 
 
-def test_numbers_of_a_script_part_stand_where_the_script_writes_them() -> None:
-    part = parse_script_part(b"1 2 3 4 5 6 7 8 9 10")
-    assert msgspec.to_builtins(part) == {
+@pytest.mark.parametrize(
+    ("added", "tier_starts", "crossed", "split"),
+    [(b"", 0, 0, ()), (b" 11 12 a:13,b:14", 11, 12, (("a", 13), ("b", 14)))],
+    ids=["release 0.1", "now"],
+)
+def test_numbers_of_a_script_part_stand_where_the_script_writes_them(
+    added: bytes, tier_starts: int, crossed: int, split: PackSplit
+) -> None:
+    part = parse_script_part(b"1 2 3 4 5 6 7 8 9 10" + added)
+    assert dataclasses.asdict(part) == {
         "epoch": 1,
         "account_seq": 2,
         "period_ms": 3,
@@ -235,4 +347,7 @@ def test_numbers_of_a_script_part_stand_where_the_script_writes_them() -> None:
         "booked_tokens": 8,
         "booked_nano_gbp": 9,
         "is_correction": 10,
+        "tier_period_start_ms": tier_starts,
+        "crossed_percent": crossed,
+        "pack_split": split,
     }

@@ -40,6 +40,8 @@ HOLD = Hold(
     hold_tokens=200,
     epoch=3,
     period_start_ms=7,
+    limit_tokens=5_000,
+    tier_period_start_ms=9,
 )
 USAGE = Usage(prompt_tokens=90, cached_tokens=40, output_tokens=30, reasoning_tokens=10)
 TOKENS = st.integers(0, 10**6)
@@ -86,6 +88,19 @@ def test_the_tail_is_all_that_another_gateway_needs() -> None:
     for name in ("event_id", "payer", "user_id", "tier", "route", "model", "price_id", "stream"):
         assert getattr(event, name) == getattr(settled, name)
     assert (event.tag, event.sdk_retry) == ("quiz", 2)
+    assert (tail.limit_tokens, tail.tier_period_start_ms) == (5_000, 9)
+
+
+def test_a_tail_of_the_first_release_has_neither_allowance_nor_tier_period() -> None:
+    old = b'{"payer":"p","user_id":"u","tier":"t","route":"r","model":"m","price_id":"i"}'
+    tail = decode_tail(old)
+    assert (tail.limit_tokens, tail.tier_period_start_ms) == (0, None)
+    assert encode_tail(tail) == old
+
+
+def test_a_member_is_who_calls_on_another_payer_s_account() -> None:
+    assert HOLD.caller.member == "ada"
+    assert Caller("ada", "ada", "free").member is None
 
 
 @pytest.mark.parametrize(

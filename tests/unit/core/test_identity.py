@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from gateway.core.identity import (
     KEY_PREFIX,
+    USER_ID_PATTERN,
     account_digest,
     format_key,
     key_digest,
+    member_digest,
     shard_of,
     valid_user_id,
 )
@@ -61,6 +63,26 @@ def test_an_account_is_named_by_22_safe_characters(payer: str) -> None:
     assert re.fullmatch(r"[A-Za-z0-9_-]{22}", account_digest(payer))
 
 
+USER_IDS = st.from_regex(USER_ID_PATTERN, fullmatch=True)
+
+
+@settings(deadline=None)
+@given(USER_IDS, USER_IDS, USER_IDS, USER_IDS)
+def test_a_member_has_an_account_that_no_other_member_and_no_payer_has(
+    payer: str, member: str, other_payer: str, other_member: str
+) -> None:
+    digest = member_digest(payer, member)
+    assert re.fullmatch(r"[A-Za-z0-9_-]{22}", digest)
+    same = (payer, member) == (other_payer, other_member)
+    assert (digest == member_digest(other_payer, other_member)) == same
+    assert digest not in (account_digest(payer), account_digest(member), account_digest(""))
+
+
+def test_where_the_payer_s_id_ends_makes_a_difference() -> None:
+    assert member_digest("a", "bc") != member_digest("ab", "c")
+    assert member_digest("a", "b") != member_digest("b", "a")
+
+
 @settings(deadline=None)
 @given(st.text(), st.integers(1, 99))
 def test_a_shard_is_one_of_those_there_are(payer: str, shards: int) -> None:
@@ -70,6 +92,7 @@ def test_a_shard_is_one_of_those_there_are(payer: str, shards: int) -> None:
 def test_digests_and_shards_do_not_change_between_releases() -> None:
     assert key_digest("qg_a", b"pepper").hex()[:16] == "6cee69c0610d1c4a"
     assert account_digest("ada") == "xu9DxH-MI2J-5bn49ctAbA"
+    assert member_digest("team-1", "ada") == "Maj-E4hnCZVIVHsyCkmy1g"
     assert [shard_of(f"user-{n}", 16) for n in range(8)] == [6, 4, 1, 12, 4, 14, 3, 15]
 
 

@@ -7,10 +7,15 @@ import pytest
 from gateway.core.refusal import Case, QuotaView
 
 INVALID, SERVER = "invalid_request_error", "server_error"
+SPENT = (429, "insufficient_quota", False, "gateway")
 TABLE = {
     # code: (status, type, whether SDKs shall try again, whose trouble)
-    "insufficient_quota": (429, "insufficient_quota", False, "gateway"),
+    "insufficient_quota": SPENT,
+    "member_quota_exceeded": SPENT,
+    "tier_quota_exceeded": SPENT,
+    "budget_exceeded": SPENT,
     "quota_in_flight": (429, "tokens", None, "gateway"),
+    "concurrency_limit_exceeded": (429, "requests", None, "gateway"),
     "invalid_api_key": (401, INVALID, None, "gateway"),
     "model_not_allowed": (403, INVALID, None, "gateway"),
     "route_not_available": (404, INVALID, None, "gateway"),
@@ -33,11 +38,16 @@ TABLE = {
 @pytest.mark.parametrize("case", Case, ids=lambda case: case.name.lower())
 def test_each_case_looks_as_the_table_says(case: Case) -> None:
     terms = case.value
+    if terms.code == "rate_limit_exceeded":  # OpenAI's one code for both limits of a minute
+        wanted = "requests" if case is Case.REQUESTS_A_MINUTE else "tokens"
+        assert (terms.status, terms.type, terms.try_again) == (429, wanted, None)
+        return
     assert (terms.status, terms.type, terms.try_again, terms.source) == TABLE[terms.code]
 
 
 def test_each_code_belongs_to_one_case() -> None:
-    assert sorted(case.value.code for case in Case) == sorted(TABLE)
+    codes = [case.value.code for case in Case]
+    assert sorted(codes) == sorted([*TABLE, *["rate_limit_exceeded"] * 2])
 
 
 @pytest.mark.parametrize(

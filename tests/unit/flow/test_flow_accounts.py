@@ -5,7 +5,11 @@ from __future__ import annotations
 import pytest
 
 from gateway.core.identity import key_digest
+from gateway.core.period import Calendar
+from gateway.core.quota.entitle import EntitleCode, Entitlement, EntitleReply
 from gateway.core.refusal import Refused
+from gateway.flow.accounts import project
+from gateway.ports.directory import Adjustment, PackCredit
 from gateway.ports.ledger import Conflict
 from gateway.ports.quota_store import StoreUnavailable
 from tests.fakes.clock import DAY_MS
@@ -36,7 +40,7 @@ async def test_a_tier_that_is_not_in_the_plan_is_a_conflict_that_lists_the_plan(
 
 async def test_a_new_user_has_the_plan_s_period(rig: FlowRig) -> None:
     identity = await rig.accounts.create_user("ada", "free")
-    assert (identity.anchor_day, identity.zone) == (1, "UTC")
+    assert identity.calendar == Calendar(1, "UTC")
 
 
 async def test_a_key_is_known_by_its_digest_only(rig: FlowRig) -> None:
@@ -124,3 +128,84 @@ async def test_a_period_that_nobody_has_called_in_yet_is_shown_empty(rig: FlowRi
     assert (shown.period_start_ms, shown.period_end_ms) == (
         *(rig.period.start_ms, rig.period.end_ms),
     )
+
+
+# --- a clock ahead, a calendar, packs ----------------------------------------------------------
+
+
+async def test_a_projection_by_a_clock_that_is_ahead_is_asked_again_by_the_server_s_time(
+    rig: FlowRig,
+) -> None:
+    key, period = await rig.user(), rig.period
+    await rig.admission.admit(rig.call(key))
+    adjustment = Adjustment("gift", "ada", period.start_ms, -300, "a gift", "ops")
+    changed = await rig.directory.adjust(adjustment)
+    rig.clock.ms += 40 * DAY_MS
+    rig.store.asked.clear()
+    await project(changed, rig.directory, rig.store, rig.clock)
+    assert rig.store.asked == ["entitle", "entitle"]
+    account = await rig.account()
+    assert (account.rev, account.adjusted_tokens) == (changed.rev, -300)
+    assert account.period_start_ms == period.start_ms
+    assert rig.directory.projected["ada"] == changed.rev
+
+
+async def test_a_projection_whose_period_stays_unclear_is_left_on_the_list(
+    rig: FlowRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = await rig.user()
+    await rig.admission.admit(rig.call(key))
+    changed = await rig.directory.set_tier("ada", "lite")
+
+    async def never(entitlement: Entitlement, period_end_ms: int) -> EntitleReply:
+        return EntitleReply(EntitleCode.PERIOD, rig.clock.now_ms())
+
+    monkeypatch.setattr(rig.store, "entitle", never)
+    with pytest.raises(StoreUnavailable, match="period"):
+        await project(changed, rig.directory, rig.store, rig.clock)
+    assert rig.directory.rev_projected("ada") < changed.rev
+
+
+async def test_a_changed_calendar_is_projected_and_begins_with_the_next_period(
+    rig: FlowRig,
+) -> None:
+    key = await rig.user()
+    await rig.admission.admit(rig.call(key))
+    changed = await rig.accounts.set_calendar("ada", 15, "Europe/London")
+    calendar = changed.calendar
+    assert (calendar.anchor_day, calendar.zone) == (15, "Europe/London")
+    assert calendar.since_ms == rig.period.end_ms
+    assert calendar.period_at(rig.clock.now_ms()) == rig.period
+    account = await rig.account()
+    assert (account.rev, account.period_end_ms) == (changed.rev, rig.period.end_ms)
+
+
+@pytest.mark.parametrize(("day", "zone"), [(0, "UTC"), (32, "UTC"), (1, "Mars/Olympus"), (1, "")])
+async def test_a_calendar_that_is_none_is_a_conflict_and_changes_nothing(
+    rig: FlowRig, day: int, zone: str
+) -> None:
+    await rig.user()
+    before = rig.directory.people["ada"]
+    with pytest.raises(Conflict):
+        await rig.accounts.set_calendar("ada", day, zone)
+    with pytest.raises(Conflict, match="no user 'bob'"):
+        await rig.accounts.set_calendar("bob", 1, "UTC")
+    assert rig.directory.people["ada"] == before
+
+
+async def test_used_tokens_are_set_apart_from_what_packs_paid(rig: FlowRig) -> None:
+    """Of 16,040 used, a pack paid 20: what counts against the allowance is set, the pack not."""
+    key = await rig.user(tier="full")
+    await set_used(rig, 15_990)
+    ends_ms = rig.clock.now_ms() + DAY_MS
+    credit = PackCredit("credit", "ada", "pack", 320, ends_ms, "payment", "ops")
+    await project(await rig.directory.credit_pack(credit), rig.directory, rig.store, rig.clock)
+    await rig.spend(key)
+    _, before = await rig.accounts.show("ada")
+    assert (before.settled_tokens, before.from_packs) == (50, 20)
+    shown = await rig.accounts.set_used("ada", 5, "test", "tester")
+    assert shown.settled_tokens - shown.from_packs + shown.adjusted_tokens == 5
+    assert shown.from_packs == 20
+    assert [(pack.pack_id, pack.tokens) for pack in shown.packs] == [("pack", 300)]
+    quota = (await rig.admission.admit(rig.call(key))).quota
+    assert (quota.used_tokens, quota.pack_tokens) == (5, 300)

@@ -9,10 +9,10 @@ import pytest
 
 from gateway.core.event import decode_tail
 from gateway.core.hold import Hold
+from gateway.core.quota.settle import Settlement
 from gateway.core.refusal import Case, Refused
 from gateway.flow import admit
 from gateway.flow.admit import Admitted
-from gateway.ports.quota_store import Settlement
 from tests.fakes.clock import DAY_MS
 from tests.fakes.flow_rig import FlowRig, until
 
@@ -212,7 +212,7 @@ async def test_a_rid_that_was_released_before_it_arrived_is_never_forwarded(rig:
     key = await rig.user()
     await admitted(rig, key)
     call = rig.call(key)
-    release = Settlement(call.rid, "ada", "release", 1, rig.period.start_ms, 0, 0, b"")
+    release = Settlement(call.rid, "ada", "release", 1, rig.period.start_ms, 0, 0, b"{}", "free")
     await (await rig.store.settle(release))
     with pytest.raises(Refused) as caught:
         await rig.admission.admit(call)

@@ -14,6 +14,8 @@ from tests.fakes.chat_stream import completion
 from tests.fakes.flow_rig import FlowRig
 from tests.fakes.upstream import ScriptedAnswer
 
+# A release carries an event, in case the hold turns out to have expired.
+RELEASED = ("release", 0, "upstream_error", 0)
 COUNTS = {"prompt_tokens": 20, "completion_tokens": 30}
 
 
@@ -40,7 +42,7 @@ async def ended(rig: FlowRig) -> list[tuple[str, int, str, int]]:
     assert (account.held_tokens, account.open_holds) == (0, 0)
     found: list[tuple[str, int, str, int]] = []
     for each in rig.store.sent:
-        event = json.loads(each.event_json or b"{}")
+        event = json.loads(each.event_json)
         found.append(
             (each.kind, each.charged_tokens, event.get("outcome", ""), event.get("status", 0))
         )
@@ -142,7 +144,7 @@ async def test_an_upstream_without_a_connection_costs_nothing(rig: FlowRig) -> N
     refusal = await refused(rig, UpstreamUnreachable("closed"))
     assert refusal.case is Case.UPSTREAM_UNAVAILABLE
     assert "Nothing was charged" in refusal.message
-    assert await ended(rig) == [("release", 0, "", 0)]
+    assert await ended(rig) == [RELEASED]
 
 
 @pytest.mark.parametrize("in_the_body", [False, True])
@@ -172,7 +174,7 @@ async def test_a_refusal_of_upstream_s_is_relayed_and_costs_nothing(
     assert answer.head is not None
     assert (answer.head.status, answer.head.retry_after) == (status, "7")
     assert (answer.head.quota.held_tokens, answer.head.quota.used_tokens) == (0, 0)
-    assert await ended(rig) == [("release", 0, "", 0)]
+    assert await ended(rig) == [RELEASED]
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 529])
@@ -201,14 +203,14 @@ async def test_what_would_tell_of_our_own_account_is_never_relayed(
     refusal = await refused(rig, ScriptedAnswer([body], status))
     assert refusal.case is case
     assert "sk-" not in refusal.message
-    assert await ended(rig) == [("release", 0, "", 0)]
+    assert await ended(rig) == [RELEASED]
 
 
 async def test_an_error_whose_body_breaks_off_is_still_the_error(rig: FlowRig) -> None:
     answer = await answered(rig, ScriptedAnswer([b"{", UpstreamBroke("cut")], 400))
     assert answer.head is not None
     assert (answer.head.status, answer.body) == (400, b"")
-    assert await ended(rig) == [("release", 0, "", 0)]
+    assert await ended(rig) == [RELEASED]
 
 
 @pytest.mark.parametrize("status", [200, 400, 500])

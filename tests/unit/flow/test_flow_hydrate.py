@@ -3,39 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 
-from gateway.core.event import LedgerRow
+from gateway.core.answer import Usage
+from gateway.core.hold import Ending
 from gateway.flow import hydrate
+from gateway.flow.accounts import project
 from gateway.flow.hydrate import AT_ONCE_MAX, Hydrator
+from gateway.flow.recent import RecentSettlements
 from gateway.flow.shards import Shards
-from gateway.ports.ledger import LedgerUnavailable
+from gateway.ports.directory import Adjustment
+from gateway.ports.ledger import Cursor, LedgerUnavailable
 from gateway.ports.quota_store import StoreUnavailable
-from tests.fakes.answer import RecordedAnswer
-from tests.fakes.chat_stream import completion
 from tests.fakes.flow_rig import FlowRig, until
 from tests.fakes.store import SHARDS
-from tests.fakes.upstream import ScriptedAnswer
-
-
-async def spend(rig: FlowRig, key: str) -> LedgerRow:
-    """One call of 50 tokens; its row, which the ledger does not have yet."""
-    counts = {"prompt_tokens": 20, "completion_tokens": 30}
-    rig.will_answer(ScriptedAnswer([completion("Hi", counts)]))
-    await rig.exchange.run(rig.call(key), RecordedAnswer())
-    return (await rig.rows())[-1]
-
-
-async def drain(rig: FlowRig, *rows: LedgerRow) -> None:
-    await rig.ledger.book(rows, [])
-
-
-async def forget(rig: FlowRig) -> None:
-    """The account is gone from the store, and its shard's outbox is not."""
-    for key in await rig.redis.client.keys("qg:*:a:*"):
-        await rig.redis.client.delete(key)
 
 
 def asked(rig: FlowRig, name: str) -> int:
@@ -51,13 +33,14 @@ async def test_callers_at_the_same_time_share_one_flight(rig: FlowRig) -> None:
 
 
 async def test_a_caller_that_gives_up_does_not_take_the_others_down(rig: FlowRig) -> None:
-    row = await spend(rig, await rig.user())
-    await forget(rig)
+    await rig.spend(await rig.user())
+    await rig.lose_account()
+    looked = rig.ledger.cursors_asked
     first = asyncio.ensure_future(rig.hydrator.hydrate("ada", rig.period))
     second = asyncio.ensure_future(rig.hydrator.hydrate("ada", rig.period))
-    await until(lambda: rig.ledger.sums_asked >= 2)
+    await until(lambda: rig.ledger.cursors_asked >= looked + 2)
     first.cancel()
-    await drain(rig, row)
+    await rig.drain()
     await asyncio.wait_for(second, 10)
     assert first.cancelled()
     assert (await rig.account()).settled_tokens == 50
@@ -66,14 +49,14 @@ async def test_a_caller_that_gives_up_does_not_take_the_others_down(rig: FlowRig
 async def test_nothing_is_in_force_before_the_drain_has_booked_what_was_settled(
     rig: FlowRig,
 ) -> None:
-    row = await spend(rig, await rig.user())
-    await forget(rig)
-    looked = rig.ledger.sums_asked
+    await rig.spend(await rig.user())
+    await rig.lose_account()
+    looked = rig.ledger.cursors_asked
     flight = asyncio.ensure_future(rig.hydrator.hydrate("ada", rig.period))
-    await until(lambda: rig.ledger.sums_asked >= looked + 3)
+    await until(lambda: rig.ledger.cursors_asked >= looked + 3)
     assert not flight.done()
     assert await rig.store.snapshot("ada") is None
-    await drain(rig, row)
+    await rig.drain()
     await asyncio.wait_for(flight, 10)
     assert (await rig.account()).settled_tokens == 50
 
@@ -81,28 +64,31 @@ async def test_nothing_is_in_force_before_the_drain_has_booked_what_was_settled(
 async def test_what_is_settled_in_between_counts_once(rig: FlowRig) -> None:
     key = await rig.user()
     hold = (await rig.admission.admit(rig.call(key))).hold
-    row = await spend(rig, key)
-    await forget(rig)
+    await rig.spend(key)
+    await rig.lose_account()
     flight = asyncio.ensure_future(rig.hydrator.hydrate("ada", rig.period))
     await until(lambda: asked(rig, "hydrate_begin") == 2)
-    await rig.settlements.release(hold)
-    await drain(rig, row, replace(row, event_id="again", stream_id=row.stream_id))
+    looked = rig.ledger.cursors_asked
+    await until(lambda: rig.ledger.cursors_asked > looked)  # the hydration has begun by now
+    await rig.settlements.settle(hold, Ending(Usage(3, 0, 4, 0), "measured", "done", 200))
+    await rig.drain()  # both: the ledger's sums must leave the second out
     await asyncio.wait_for(flight, 10)
-    assert (await rig.account()).settled_tokens == 100
+    assert (await rig.account()).settled_tokens == 57
+    assert rig.ledger.sums_asked == 2
 
 
 async def test_a_ledger_that_does_not_catch_up_is_waited_for_no_longer_than_the_bound(
     rig: FlowRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hydrate, "_WAIT_S", 0.02)
-    row = await spend(rig, await rig.user())
-    await forget(rig)
-    looked = rig.ledger.sums_asked
+    await rig.spend(await rig.user())
+    await rig.lose_account()
+    looked = rig.ledger.cursors_asked
     with pytest.raises(StoreUnavailable, match="caught up"):
         await rig.hydrator.hydrate("ada", rig.period)
-    assert rig.ledger.sums_asked - looked == 3  # after 0, 5 and 15 ms
+    assert rig.ledger.cursors_asked - looked == 3  # after 0, 5 and 15 ms
     assert rig.metrics.of("hydrated")[-1] == "timed_out"
-    await drain(rig, row)
+    await rig.drain()
     await rig.hydrator.hydrate("ada", rig.period)
     assert (await rig.account()).settled_tokens == 50
 
@@ -121,16 +107,16 @@ async def test_a_ledger_that_is_away_is_said_to_every_caller_and_asked_again_lat
 
 
 async def test_an_account_in_force_is_left_alone(rig: FlowRig) -> None:
-    await spend(rig, await rig.user())
+    await rig.spend(await rig.user())
     await rig.hydrator.hydrate("ada", rig.period)
     assert (await rig.account()).settled_tokens == 50
     assert rig.metrics.of("hydrated") == ["finished"]
 
 
 async def test_of_two_gateways_one_finishes_and_the_sums_are_added_once(rig: FlowRig) -> None:
-    row = await spend(rig, await rig.user())
-    await forget(rig)
-    shards = Shards(rig.store, rig.ledger, SHARDS)
+    await rig.spend(await rig.user())
+    await rig.lose_account()
+    shards = Shards(rig.store, rig.ledger, SHARDS, RecentSettlements())
     other = Hydrator(rig.store, rig.ledger, shards, rig.metrics)
     begun: list[str] = []
 
@@ -140,7 +126,7 @@ async def test_of_two_gateways_one_finishes_and_the_sums_are_added_once(rig: Flo
     rig.store.pause = note
     both = asyncio.gather(rig.hydrator.hydrate("ada", rig.period), other.hydrate("ada", rig.period))
     await until(lambda: len(begun) == 2)
-    await drain(rig, row)
+    await rig.drain()
     await both
     assert (await rig.account()).settled_tokens == 50
     assert sorted(rig.metrics.of("hydrated")[-2:]) == ["finished", "joined"]
@@ -175,3 +161,129 @@ async def test_no_more_accounts_come_back_at_once_than_the_ledger_can_bear(rig: 
     await flights
     assert most == AT_ONCE_MAX
     assert asked(rig, "hydrate_finish") == len(people)
+
+
+# --- waiting for the drain ---------------------------------------------------------------------
+
+
+async def test_however_many_accounts_wait_the_cursors_are_read_by_one_at_a_time(
+    rig: FlowRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = [f"user-{number}" for number in range(6)]
+    keys = [await rig.user(user_id, "lite") for user_id in people]
+    for user_id in people:
+        await rig.hydrator.hydrate(user_id, rig.period)
+    for key in keys:
+        await rig.spend(key)
+    await rig.lose_account()
+    reading, go_on = 0, asyncio.Event()
+
+    async def slow() -> dict[int, Cursor]:
+        nonlocal reading
+        reading += 1
+        await go_on.wait()
+        return dict(rig.ledger.at)
+
+    sums_asked = rig.ledger.sums_asked
+    monkeypatch.setattr(rig.ledger, "cursors", slow)
+    flights = asyncio.gather(*(rig.hydrator.hydrate(user, rig.period) for user in people))
+    await until(lambda: asked(rig, "hydrate_begin") == 2 * len(people))
+    await until(lambda: reading)
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert (reading, rig.ledger.sums_asked - sums_asked) == (1, 0)
+    for user_id in people:
+        await rig.drain(user_id)
+    go_on.set()
+    await asyncio.wait_for(flights, 10)
+    assert rig.ledger.sums_asked - sums_asked == len(people)  # once an account
+    assert [(await rig.account(user)).settled_tokens for user in people] == [50] * len(people)
+
+
+async def test_who_waits_while_the_ledger_is_away_hears_of_it_and_the_next_reads_anew(
+    rig: FlowRig,
+) -> None:
+    await rig.spend(await rig.user())
+    await rig.lose_account()
+    rig.ledger.away = True
+    with pytest.raises(LedgerUnavailable):
+        await rig.hydrator.hydrate("ada", rig.period)
+    rig.ledger.away = False
+    await rig.drain()
+    await rig.hydrator.hydrate("ada", rig.period)
+    assert (await rig.account()).settled_tokens == 50
+
+
+# --- overtaken by a projection -----------------------------------------------------------------
+
+
+async def gift(rig: FlowRig, number: int) -> None:
+    """An operator's change that reaches the store while the account is being brought back."""
+    event_id, start_ms = f"gift-{number}", rig.period.start_ms
+    adjustment = Adjustment(event_id, "ada", start_ms, -100, "a gift", "ops")
+    changed = await rig.directory.adjust(adjustment)
+    await project(changed, rig.directory, rig.store, rig.clock)
+
+
+def overtake(rig: FlowRig, times: int) -> None:
+    """Before the sums are handed over, so often."""
+    made = 0
+
+    async def pause(where: str) -> None:
+        nonlocal made
+        if where == "before hydrate_finish" and made < times:
+            made += 1
+            await gift(rig, made)
+
+    rig.store.pause = pause
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_sums_that_a_projection_overtook_are_read_again_and_the_projection_binds(
+    rig: FlowRig, times: int
+) -> None:
+    await rig.user()
+    overtake(rig, times)
+    await rig.hydrator.hydrate("ada", rig.period)
+    account = await rig.account()
+    assert account.adjusted_tokens == -100 * times
+    assert account.rev == rig.directory.people["ada"].rev
+    assert (rig.ledger.sums_asked, asked(rig, "hydrate_finish")) == (times + 1, times + 1)
+    assert rig.metrics.of("hydrated") == ["finished"]
+
+
+async def test_an_entitlement_that_never_stands_still_is_given_up(rig: FlowRig) -> None:
+    await rig.user()
+    overtake(rig, 100)
+    with pytest.raises(StoreUnavailable, match="faster than it can be read"):
+        await rig.hydrator.hydrate("ada", rig.period)
+    rig.store.pause = None
+    await rig.hydrator.hydrate("ada", rig.period)
+    assert (await rig.account()).adjusted_tokens == -300
+
+
+# --- members of a team -------------------------------------------------------------------------
+
+
+async def test_a_member_comes_back_beside_the_team_each_with_its_own_sums(rig: FlowRig) -> None:
+    await rig.user("team", "lite")
+    for number, name in enumerate(("ben", "cy")):
+        key = await rig.member(name, "team")
+        for _ in range(number + 1):
+            await rig.spend(key)
+            await rig.drain("team")
+    await rig.lose_account()
+    await rig.hydrator.hydrate("team", rig.period, "cy")
+    team, member = await rig.account("team"), await rig.store.snapshot("team", "cy")
+    assert member is not None
+    assert (team.settled_tokens, member.settled_tokens) == (150, 100)
+    assert await rig.store.snapshot("team", "ben") is None
+
+
+async def test_members_at_the_same_time_share_the_team_s_flight(rig: FlowRig) -> None:
+    await rig.user("team", "lite")
+    for name in ("ben", "cy"):
+        await rig.member(name, "team")
+    flights = [rig.hydrator.hydrate("team", rig.period, name) for name in ("ben", "cy", "cy")]
+    await asyncio.gather(*flights)
+    assert asked(rig, "hydrate_begin") == asked(rig, "hydrate_finish") == 3

@@ -11,9 +11,9 @@ import pytest
 from gateway.core.hold import Caller, Hold
 from gateway.core.plan import Weights
 from gateway.core.pricing import Price
-from gateway.core.refusal import Case, Refused, TopUp, Upgrade
-from gateway.flow.quota_refusal import month_refusal, quota_view
-from gateway.ports.quota_store import ReserveCode, ReserveReply
+from gateway.core.quota.reserve import ReserveCode, ReserveReply
+from gateway.core.refusal import Case, Limit, Refused, TopUp, Upgrade
+from gateway.flow.quota_refusal import quota_refusal, quota_view
 from tests.fakes.flow_rig import TERMS
 
 DECEMBER_MS = int(datetime(2026, 12, 1, tzinfo=UTC).timestamp() * 1000)
@@ -21,14 +21,18 @@ REPLY = ReserveReply(
     code=ReserveCode.MONTH,
     output_tokens=0,
     hold_tokens=0,
+    hold_nano_gbp=0,
     used_tokens=999,
     held_tokens=1,
     limit_tokens=1000,
     pack_tokens=0,
+    spent_nano_gbp=0,
     period_start_ms=0,
     period_end_ms=DECEMBER_MS,
     now_ms=DECEMBER_MS - 90_500,
+    wait_ms=90_500,
     rev=1,
+    member_rev=1,
     epoch=1,
 )
 PRICE, WEIGHTS = Price("p", 0, 0, 0), Weights()
@@ -38,7 +42,7 @@ HOLD = Hold("rid", Caller("ada", "ada", "free"), "chat", "m", False, PRICE, WEIG
 def refusal(tier: str = "free", reply: ReserveReply = REPLY, urls: bool = False) -> Refused:
     asked = replace(HOLD, caller=Caller("ada", "ada", tier))
     terms = replace(TERMS, upgrade_url="https://u.example", topup_url="https://t.example")
-    return month_refusal(reply, asked, 16, terms if urls else TERMS)
+    return quota_refusal(reply, asked, 16, terms if urls else TERMS)
 
 
 def test_a_month_used_up_names_use_limit_need_and_end() -> None:
@@ -52,10 +56,9 @@ def test_a_month_used_up_names_use_limit_need_and_end() -> None:
     assert refused.retry_after_s == 91  # rounded up: never asked to come too early
 
 
-@pytest.mark.parametrize(("left_ms", "seconds"), [(1, 1), (0, 1), (-5, 1), (1000, 1), (1001, 2)])
-def test_the_time_to_wait_is_never_below_a_second(left_ms: int, seconds: int) -> None:
-    reply = replace(REPLY, now_ms=DECEMBER_MS - left_ms)
-    assert refusal(reply=reply).retry_after_s == seconds
+@pytest.mark.parametrize(("wait_ms", "seconds"), [(1, 1), (0, 1), (1000, 1), (1001, 2)])
+def test_the_time_to_wait_is_never_below_a_second(wait_ms: int, seconds: int) -> None:
+    assert refusal(reply=replace(REPLY, wait_ms=wait_ms)).retry_after_s == seconds
 
 
 def test_the_figures_stand_beside_the_words() -> None:
@@ -112,3 +115,50 @@ def test_a_prompt_beyond_allowance_and_packs_is_the_request_s_own_mistake() -> N
     assert refused(2).case is Case.MONTH_USED_UP
     assert (refused(0).param, refused(0).retry_after_s) == ("messages", None)
     assert "has 12 tokens" in refused(0).message
+
+
+@pytest.mark.parametrize(
+    ("code", "case", "limit", "retry_after_s", "words"),
+    [
+        (
+            *(ReserveCode.MEMBER, Case.MEMBER_USED_UP, "member", 91),
+            "You have used 999 of the 1,000 tokens that are yours within your team this month, and "
+            "this request needs at least 44. They start again on 1 December 2026 at 00:00 UTC.",
+        ),
+        (
+            *(ReserveCode.TIER, Case.TIER_USED_UP, "tier", 91),
+            "All users of the tier 'free' together have used what is set aside for them this "
+            "month. It starts again on 1 December 2026 at 00:00 UTC.",
+        ),
+        (
+            *(ReserveCode.BUDGET, Case.BUDGET_SPENT, "budget", 91),
+            "Your budget for this month is spent. It starts again on 1 December 2026 at 00:00 UTC.",
+        ),
+        (
+            *(ReserveCode.CONCURRENT, Case.CONCURRENT, "concurrent", 1),
+            "As many of your requests are running as may run at once. Try again when one has "
+            "ended.",
+        ),
+        (
+            *(ReserveCode.REQUESTS, Case.REQUESTS_A_MINUTE, "requests_a_minute", 91),
+            "You have sent as many requests as you may within a minute. Try again in 91 s.",
+        ),
+        (
+            *(ReserveCode.TOKENS, Case.TOKENS_A_MINUTE, "tokens_a_minute", 91),
+            "You have used as many tokens as you may within a minute. Try again in 91 s.",
+        ),
+    ],
+)
+def test_each_other_limit_has_its_case_its_words_and_its_wait(
+    code: ReserveCode, case: Case, limit: Limit, retry_after_s: int, words: str
+) -> None:
+    refused = refusal(reply=replace(REPLY, code=code))
+    assert (refused.case, refused.retry_after_s, refused.message) == (case, retry_after_s, words)
+    assert refused.quota is not None
+    assert (refused.quota.limit, refused.quota.needed_tokens) == (limit, 44)
+    assert refused.quota.view.used_tokens == 999
+
+
+def test_there_is_no_code_of_a_refusal_without_words() -> None:
+    told = {refusal(reply=replace(REPLY, code=code)).case for code in ReserveCode if code <= -10}
+    assert len(told) == 8

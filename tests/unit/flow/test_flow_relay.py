@@ -302,7 +302,7 @@ async def test_a_beat_notes_what_has_been_relayed_so_far(rig: FlowRig) -> None:
     rig.clock.pass_s(10)
     await rig.open_holds.beat()
     (hold,) = await holds_in_store(rig)
-    assert hold.split(b" ")[5] == str(len("Hello world")).encode()
+    assert hold.split(b" ")[6] == str(len("Hello world")).encode()
     go_on.set()
     await running
     assert facts((await rig.rows())[0]) == (50, "measured", "done")

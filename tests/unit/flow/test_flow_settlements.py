@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
+from typing import Any
 
 import pytest
 
 from gateway.core.answer import Usage
+from gateway.core.event import decode_tail
 from gateway.core.hold import Ending, Hold
+from gateway.core.identity import shard_of
+from gateway.core.quota.settle import Settlement, SettleReply
+from gateway.core.refusal import Refused
 from gateway.flow import settlements
 from gateway.ports.quota_store import StoreRejected
 from tests.fakes.flow_rig import FlowRig, until
+from tests.fakes.store import SHARDS
 
+ADA = shard_of("ada", SHARDS)
 ENDING = Ending(Usage(20, 0, 30, 0), "measured", "done", 200)
 
 
@@ -151,3 +159,135 @@ async def test_the_pause_between_attempts_grows_and_stops_growing(
     rig.store.away = False
     await rig.settled()
     assert pauses[:5] == [0.001, 0.002, 0.004, 0.004, 0.004]
+
+
+# --- what it carries ---------------------------------------------------------------------------
+
+
+async def test_a_settlement_carries_the_terms_under_which_its_hold_was_made(rig: FlowRig) -> None:
+    hold = await held(rig)
+    await rig.accounts.set_tier("ada", "lite")
+    await rig.settlements.settle(hold, ENDING)
+    (sent,) = rig.store.sent
+    assert (sent.tier, sent.member, sent.limit_tokens) == ("free", None, 1000)
+    assert sent.thresholds_percent == (80, 95, 100)
+    assert (sent.epoch, sent.period_start_ms) == (1, rig.period.start_ms)
+    assert (sent.charged_tokens, sent.cost_nano_gbp) == (50, 20 * 2 + 30 * 4)
+    assert sent.tier_period_start_ms is None
+    assert decode_tail(rig.store.asks[-1].tail).limit_tokens == 1000
+
+
+async def test_a_member_s_settlement_is_charged_to_the_team_and_counted_for_both(
+    rig: FlowRig,
+) -> None:
+    await rig.user("team", "lite")
+    hold = (await rig.admission.admit(rig.call(await rig.member("ben", "team")))).hold
+    await rig.settlements.settle(hold, ENDING)
+    (sent,) = rig.store.sent
+    assert (sent.payer, sent.member, sent.limit_tokens) == ("team", "ben", 10_000)
+    team, member = await rig.account("team"), await rig.store.snapshot("team", "ben")
+    assert member is not None
+    assert (team.settled_tokens, member.settled_tokens) == (50, 50)
+    assert (team.open_holds, member.open_holds) == (0, 0)
+    assert (await rig.rows("team"))[0].member == "ben"
+
+
+async def test_a_charge_that_crosses_thresholds_books_the_highest_and_only_once(
+    rig: FlowRig,
+) -> None:
+    key = await rig.user()
+    await rig.accounts.set_used("ada", 790, "test", "tester")
+    for used in ((5, 5), (5, 5), (100, 60)):
+        hold = (await rig.admission.admit(rig.call(key, max_tokens=20))).hold
+        usage = Usage(used[0], 0, used[1], 0)
+        await rig.settlements.settle(hold, Ending(usage, "measured", "done", 200))
+        await rig.settled()
+    assert [row.crossed_percent for row in await rig.rows()] == [80, 0, 95]
+
+
+# --- what is kept ------------------------------------------------------------------------------
+
+
+async def test_a_confirmed_settlement_is_kept_with_its_event_s_id(rig: FlowRig) -> None:
+    hold = await held(rig)
+    await rig.settlements.settle(hold, ENDING)
+    (row,) = await rig.rows()
+    assert list(rig.recent.lost(ADA, 2, "0-0")) == rig.store.sent
+    assert list(rig.recent.lost(ADA, 2, row.stream_id)) == []
+    assert list(rig.recent.lost(1 - ADA, 2, "0-0")) == []
+
+
+@pytest.mark.parametrize("kind", ["released", "unconfirmed", "repeated"])
+async def test_what_has_no_event_of_its_own_is_not_kept(rig: FlowRig, kind: str) -> None:
+    hold = await held(rig)
+    if kind == "released":
+        await rig.settlements.release(hold)
+        await rig.settled()
+    elif kind == "unconfirmed":
+        rig.store.away = True
+        await rig.settlements.settle(hold, ENDING)
+    else:
+        await rig.settlements.settle(hold, ENDING)
+        (row,) = await rig.rows()
+        await rig.settlements.settle(hold, ENDING)
+        await rig.settled()
+        assert list(rig.recent.lost(ADA, 2, row.stream_id)) == []
+        return
+    assert list(rig.recent.lost(ADA, 2, "0-0")) == []
+
+
+async def test_a_release_whose_hold_has_expired_takes_the_charge_back(rig: FlowRig) -> None:
+    key = await rig.user()
+    hold = (await rig.admission.admit(rig.call(key, stream=True))).hold
+    await rig.expire()
+    assert (await rig.account()).settled_tokens == hold.hold_tokens
+    await rig.settlements.release(hold)
+    expired, correction = await rig.rows()
+    assert (correction.kind, correction.corrects) == ("correction", hold.rid)
+    assert expired.charged_tokens + correction.charged_tokens == 0
+    assert expired.cost_nano_gbp + correction.cost_nano_gbp == 0
+    assert (await rig.account()).settled_tokens == 0
+    assert rig.metrics.of("hold_ended") == ["corrected"]
+
+
+async def test_a_reserve_whose_reply_was_lost_costs_nothing_even_if_it_expires_first(
+    rig: FlowRig,
+) -> None:
+    key = await rig.user()
+    await rig.admission.admit(rig.call(key))
+    rig.store.trouble("reserve", "reply lost")
+    for _ in range(10_000):  # for as long as the sweeper takes
+        rig.store.trouble("settle", "never arrives")
+    call = rig.call(key, stream=True)
+    with pytest.raises(Refused):
+        await rig.admission.admit(call)
+    await rig.expire()
+    rig.store.troubles.clear()
+    rows = [row for row in await rig.rows() if call.rid in (row.event_id, row.corrects)]
+    assert sum(row.charged_tokens for row in rows) == 0
+    assert {row.period_ms for row in rows} == {rig.period.start_ms}
+    assert (await rig.account()).settled_tokens == 0
+
+
+# --- cancelled ---------------------------------------------------------------------------------
+
+
+async def test_a_call_that_is_cancelled_as_its_settlement_leaves_still_settles(
+    rig: FlowRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold, sends, sending = await held(rig), rig.store.settle, asyncio.Event()
+
+    async def stuck(settlement: Settlement) -> Coroutine[Any, Any, SettleReply]:
+        sending.set()
+        await asyncio.Event().wait()
+        return await sends(settlement)
+
+    monkeypatch.setattr(rig.store, "settle", stuck)
+    settling = asyncio.ensure_future(rig.settlements.settle(hold, ENDING))
+    await asyncio.wait_for(sending.wait(), 10)
+    monkeypatch.setattr(rig.store, "settle", sends)
+    settling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await settling
+    assert (await rig.rows())[0].charged_tokens == 50
+    assert (await rig.account()).open_holds == 0

@@ -14,12 +14,9 @@ from gateway.jobs import drain as drain_module
 from gateway.jobs.drain import Drain, DrainTerms
 from gateway.jobs.service import run_forever
 from gateway.ports.ledger import LedgerUnavailable
-from gateway.ports.quota_store import OutboxEntry
-from tests.fakes.answer import RecordedAnswer
-from tests.fakes.chat_stream import completion
+from gateway.ports.outbox import OutboxEntry
 from tests.fakes.flow_rig import FlowRig, until
 from tests.fakes.store import SHARDS
-from tests.fakes.upstream import ScriptedAnswer
 
 TERMS = DrainTerms(SHARDS, retain_s=600, retain_bytes=1000)
 ADA = shard_of("ada", SHARDS)
@@ -27,12 +24,15 @@ BOB = next(name for name in ("bob", "bill", "ben") if shard_of(name, SHARDS) != 
 
 
 class WatchedOutbox:
-    """Fulfils ports.quota_store.Outbox: reads pass, trims are noted (fakeredis has no MEMORY)."""
+    """Fulfils ports.outbox.Outbox: reads pass, trims are noted (fakeredis has no MEMORY)."""
 
     def __init__(self, rig: FlowRig) -> None:
         self._streams = rig.redis.streams
         self.reads: list[dict[int, str]] = []
         self.trims: list[tuple[int, str, int, str]] = []
+
+    async def server_id(self) -> str:
+        return await self._streams.server_id()
 
     async def read(
         self, cursors: dict[int, str], rows_max: int, wait_ms: int
@@ -57,17 +57,14 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def drain_of(rig: FlowRig) -> tuple[Drain, WatchedOutbox]:
     outbox = WatchedOutbox(rig)
-    return Drain(outbox, rig.ledger, TERMS, rig.metrics, rig.clock), outbox
+    return Drain(outbox, (rig.store, rig.ledger), TERMS, rig.metrics, rig.clock), outbox
 
 
 async def spend(rig: FlowRig, times: int = 1, user_id: str = "ada") -> None:
     """So many calls of one new user, 50 tokens each."""
     key = await rig.user(user_id, "lite")
     for _ in range(times):
-        counts = {"prompt_tokens": 20, "completion_tokens": 30}
-        rig.will_answer(ScriptedAnswer([completion("Hi", counts)]))
-        await rig.exchange.run(rig.call(key), RecordedAnswer())
-    await rig.settled()
+        await rig.spend(key)
 
 
 def booked(rig: FlowRig) -> list[int]:
@@ -94,7 +91,7 @@ async def test_what_is_booked_is_not_read_again_by_this_drain_or_the_next(rig: F
     await drain_of(rig)[0].step()
     again, outbox = drain_of(rig)
     await again.step()
-    assert outbox.reads[0][ADA] == rig.ledger.at[ADA][1] != "0-0"
+    assert outbox.reads[0][ADA] == rig.ledger.at[ADA].stream_id != "0-0"
     assert len(rig.metrics.of("booked")) == 3
 
 
@@ -169,7 +166,7 @@ async def test_an_entry_that_cannot_be_booked_is_buried_with_its_reason_and_the_
     assert buried.reason
     assert rig.metrics.of("dead") == [1]
     assert "ledger_dead" in caplog.text
-    assert rig.ledger.at[ADA][1] == stream_id
+    assert rig.ledger.at[ADA].stream_id == stream_id
     await drain.step()
     assert len(rig.ledger.buried) == 1
 
@@ -182,7 +179,7 @@ async def test_drain_all_takes_batch_after_batch_to_the_end(
     drain, outbox = drain_of(rig)
     await drain.drain_all()
     assert booked(rig) == [50] * 5
-    assert len(outbox.reads) == 4  # 2, 2, 1, none
+    assert len(outbox.reads) == 5  # 2 on a server not noted yet, then 2, 2, 1, none
 
 
 async def test_the_outbox_is_trimmed_within_age_and_size_and_never_past_the_cursor(
@@ -191,7 +188,7 @@ async def test_the_outbox_is_trimmed_within_age_and_size_and_never_past_the_curs
     await spend(rig, 2)
     drain, outbox = drain_of(rig)
     await drain.step()
-    cursor = rig.ledger.at[ADA][1]
+    cursor = rig.ledger.at[ADA].stream_id
     keep_from = f"{rig.clock.now_ms() - 600_000}-0"
     assert (ADA, keep_from, 1000 // SHARDS, cursor) in outbox.trims
     assert (1 - ADA, keep_from, 1000 // SHARDS, "0-0") in outbox.trims

@@ -67,6 +67,17 @@ async def test_partitions_are_made_at_once_and_then_hourly(rig: FlowRig) -> None
     assert made == [1, 1, 1, 2, 3]
 
 
+async def test_periods_that_are_over_are_closed_at_every_step_within_a_bound(rig: FlowRig) -> None:
+    rig.ledger.unclosed = 4500
+    job, left = Upkeep(rig.ledger, ("free",), rig.metrics, rig.clock), []
+    for _ in range(4):
+        await job.step()
+        left.append(rig.ledger.unclosed)
+        rig.clock.pass_s(30)
+    assert left == [2500, 500, 0, 0]
+    assert rig.ledger.closings == [rig.clock.now_ms() - 30_000 * ago for ago in (4, 3, 2, 1)]
+
+
 async def test_every_tier_of_the_plan_is_shown_and_no_other(rig: FlowRig) -> None:
     rig.ledger.used = {"free": 7, "gone": 9}
     await Upkeep(rig.ledger, ("free", "lite"), rig.metrics, rig.clock).step()

@@ -13,13 +13,12 @@ from gateway.core.answer import Usage
 from gateway.core.event import LedgerRow
 from gateway.core.hold import Ending, Hold
 from gateway.core.pricing import PriceTable
+from gateway.core.quota.settle import LapsedHold
 from gateway.jobs import sweep as sweep_module
 from gateway.jobs.sweep import Sweep, SweepTerms
-from gateway.ports.quota_store import LapsedHold, Leases, StoreUnavailable
-from tests.fakes.flow_rig import PEPPER, PRICES, FlowRig
+from gateway.ports.quota_store import Leases, StoreUnavailable
+from tests.fakes.flow_rig import GRACE_MS, PEPPER, PRICES, FlowRig
 from tests.fakes.store import SHARDS
-
-GRACE_MS = 10_000
 
 
 class SeenEarlier:
@@ -34,10 +33,13 @@ class SeenEarlier:
     async def count(self, shard: int) -> int:
         return 0
 
+    async def accounts(self, position: int, rows_max: int) -> tuple[int, Sequence[tuple[str, int]]]:
+        raise AssertionError("no sweeper asks for accounts")
+
 
 def sweep_of(rig: FlowRig, leases: Leases | None = None, prices: PriceTable = PRICES) -> Sweep:
-    terms = SweepTerms(SHARDS, GRACE_MS, prices)
-    return Sweep(leases or rig.redis.streams, rig.store, terms, rig.metrics, rig.clock)
+    terms = SweepTerms(SHARDS, GRACE_MS, prices, rig.terms.plan.thresholds_percent)
+    return Sweep(leases or rig.redis.leases, rig.store, terms, rig.metrics, rig.clock)
 
 
 async def held(rig: FlowRig, **body: Any) -> Hold:
@@ -49,17 +51,19 @@ async def held(rig: FlowRig, **body: Any) -> Hold:
 
 
 async def lapse(rig: FlowRig, over_ms: int = GRACE_MS + 1) -> None:
-    """Make every lease end so long ago."""
-    seconds, micros = await rig.redis.client.time()
-    ended_ms = seconds * 1000 + micros // 1000 - over_ms
-    for key in await rig.redis.client.keys("qg:*:l"):
-        for member in await rig.redis.client.zrange(key, 0, -1):
-            await rig.redis.client.zadd(key, {member: ended_ms})
+    await rig.lapse(over_ms)
 
 
 async def lapsed(rig: FlowRig) -> list[LapsedHold]:
-    streams = rig.redis.streams
-    return [hold for n in range(SHARDS) for hold in await streams.lapsed(n, GRACE_MS, 10)]
+    leases = rig.redis.leases
+    return [hold for n in range(SHARDS) for hold in await leases.lapsed(n, GRACE_MS, 10)]
+
+
+async def spoil(rig: FlowRig, hold: Hold) -> None:
+    """Nobody can read what the hold says of its call any more."""
+    for key in await rig.redis.client.keys("qg:*:h:*"):
+        fields = (await rig.redis.client.hget(key, hold.rid)).split(b" ", 7)
+        await rig.redis.client.hset(key, hold.rid, b" ".join([*fields[:7], b"{spoilt"]))
 
 
 async def only_row(rig: FlowRig) -> LedgerRow:
@@ -167,14 +171,18 @@ async def test_a_hold_that_cannot_be_read_is_logged_and_does_not_stop_the_others
     rig: FlowRig, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken, whole = await held(rig, stream=True), await held(rig, stream=True)
-    for key in await rig.redis.client.keys("qg:*:h:*"):
-        fields = (await rig.redis.client.hget(key, broken.rid)).split(b" ", 6)
-        await rig.redis.client.hset(key, broken.rid, b" ".join([*fields[:6], b"{spoilt"]))
+    await spoil(rig, broken)
     await lapse(rig)
     with caplog.at_level(logging.ERROR, "gateway.sweep"):
         await sweep_of(rig).step()
+        await sweep_of(rig).step()
     assert (await only_row(rig)).event_id == whole.rid
-    assert broken.rid in caplog.text
+    assert caplog.text.count(broken.rid) == 1
+    assert "released unbooked" in caplog.text
+    account = await rig.account()
+    assert (account.held_tokens, account.open_holds) == (0, 0)
+    assert rig.metrics.of("holds_open") == [0, 0]
+    assert rig.metrics.of("expired") == ["expired"]
 
 
 async def test_a_full_batch_is_followed_by_the_next_at_once(
@@ -199,3 +207,30 @@ async def test_a_store_that_is_away_is_said_to_the_service(rig: FlowRig) -> None
         await sweep.step()
     await sweep.step()
     assert len(await rig.rows()) == 1
+
+
+async def test_a_member_s_hold_is_ended_for_the_team_and_for_the_member(rig: FlowRig) -> None:
+    await rig.user("team", "lite")
+    key = await rig.member("ben", "team")
+    hold = (await rig.admission.admit(rig.call(key, stream=True))).hold
+    await lapse(rig)
+    await sweep_of(rig).step()
+    (row,) = await rig.rows("team")
+    assert (row.event.payer, row.member) == ("team", "ben")
+    team, member = await rig.account("team"), await rig.store.snapshot("team", "ben")
+    assert member is not None
+    for account in (team, member):
+        assert (account.held_tokens, account.open_holds) == (0, 0)
+        assert account.settled_tokens == hold.hold_tokens
+    (sent,) = rig.store.sent
+    assert (sent.member, sent.tier, sent.limit_tokens) == ("ben", "lite", 10_000)
+    assert (sent.thresholds_percent, sent.grace_ms) == ((80, 95, 100), GRACE_MS)
+
+
+async def test_an_expiry_that_crosses_a_threshold_tells_so(rig: FlowRig) -> None:
+    await rig.user()
+    await rig.accounts.set_used("ada", 750, "test", "tester")
+    await held(rig, stream=True)
+    await lapse(rig)
+    await sweep_of(rig).step()
+    assert (await only_row(rig)).crossed_percent == 80

@@ -1,0 +1,61 @@
+"""Statements that read the ledger as a whole: exports, sums and charges.
+
+Promise an order that stays, so that a reader can go on where it stopped. They write nothing, and
+know nothing of formats.
+"""
+
+from __future__ import annotations
+
+# Reading everything takes longer than a statement normally may, and so may the reader.
+READ_LONG = """
+SET LOCAL statement_timeout = 0;
+SET LOCAL idle_in_transaction_session_timeout = 0;
+"""
+
+# In the order of event ids, which is the order in which the calls began and that of the key.
+EXPORT = """
+SELECT event_id::text, to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') AS at,
+       to_char(period AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') AS period,
+       kind, payer, user_id, tier, route, model, stream, tag,
+       prompt_tokens, cached_tokens, output_tokens, reasoning_tokens, charged_tokens, held_tokens,
+       from_allowance, from_packs, pack_split, overdraft_tokens, cost_nano_gbp, price_id,
+       service_tier, quality, outcome, status, sdk_retry, upstream_id, client_id,
+       corrects::text, reason, author, shard, epoch, stream_id, account_seq, topup, closing
+FROM ledger
+WHERE ($1::uuid IS NULL OR event_id > $1) AND ($2::text IS NULL OR user_id = $2)
+  AND ($3::bigint IS NULL OR at >= instant($3)) AND ($4::bigint IS NULL OR at < instant($4))
+ORDER BY event_id, period
+"""
+
+USAGE = """
+SELECT user_id, payer, epoch_ms(period) AS period_start_ms, kind, quality, outcome,
+       count(*) AS rows, sum(charged_tokens)::bigint AS charged_tokens,
+       sum(prompt_tokens)::bigint AS prompt_tokens, sum(output_tokens)::bigint AS output_tokens,
+       sum(cost_nano_gbp)::bigint AS cost_nano_gbp
+FROM ledger
+WHERE kind IN ('usage', 'correction', 'adjustment')
+GROUP BY user_id, payer, period, kind, quality, outcome
+ORDER BY user_id, payer, period
+"""
+
+# A correction stands beside the entry it corrects: both carry the same rid.
+CHARGES = """
+SELECT event_id::text, coalesce(corrects, event_id)::text AS rid, user_id,
+       prompt_tokens, output_tokens, charged_tokens, quality, outcome
+FROM ledger
+WHERE kind IN ('usage', 'correction') AND ($1::uuid IS NULL OR event_id > $1)
+ORDER BY event_id, period
+LIMIT $2
+"""
+
+# A period is at most 31 days long; of a payer's periods only the newest can run now. What packs
+# paid counts too: the cap of a tier is about all that its payers use.
+USED_BY_TIER = """
+SELECT tier, sum(greatest(0, settled_tokens + adjusted_tokens))::bigint AS used_tokens
+FROM (
+    SELECT DISTINCT ON (p.payer) u.tier, p.settled_tokens, p.adjusted_tokens
+    FROM period_usage p JOIN users u ON u.user_id = p.payer
+    WHERE p.period > to_timestamp($1::bigint / 1000.0) - interval '31 days'
+    ORDER BY p.payer, p.period DESC
+) AS running GROUP BY tier
+"""

@@ -1,0 +1,44 @@
+"""Settlements that Redis confirmed a while ago, in case it loses them before the ledger has them.
+
+Redis may lose its newest writes (a failover, a restart without its last second, an emptied server).
+What it then no longer has, and the ledger not yet, is sent again from here, under the same rids.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from gateway.core.event import stream_position
+from gateway.core.quota.settle import Settlement
+from gateway.ports.quota_store import ShardState
+
+# The drain lags by milliseconds; this is some ten seconds of a busy gateway, about 20 MB.
+RECENT_MAX = 20_000
+
+
+class RecentSettlements:
+    """The newest `recent_max` confirmed settlements with an event; older ones are dropped."""
+
+    def __init__(self, recent_max: int = RECENT_MAX) -> None:
+        self._recent_max = recent_max
+        self._kept: OrderedDict[str, tuple[Settlement, int, ShardState]] = OrderedDict()
+
+    def keep(self, settlement: Settlement, shard: int, place: ShardState) -> None:
+        """The event of this settlement is at `place` (epoch, stream id) of the shard's outbox."""
+        self._kept[settlement.rid] = (settlement, shard, place)
+        self._kept.move_to_end(settlement.rid)
+        if len(self._kept) > self._recent_max:
+            self._kept.popitem(last=False)
+
+    def lost(self, shard: int, epoch: int, raised_at: str) -> Sequence[Settlement]:
+        """Those of a shard that may be neither in Redis nor in the ledger since `epoch` began, with
+        the ledger at `raised_at`. What came even before the last epoch is always among them."""
+        booked = stream_position(raised_at)
+        return [
+            settlement
+            for settlement, of_shard, place in self._kept.values()
+            if of_shard == shard
+            and place.epoch < epoch
+            and (place.epoch < epoch - 1 or stream_position(place.stream_id) > booked)
+        ]

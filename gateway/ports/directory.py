@@ -1,0 +1,101 @@
+"""Users, their keys and what they are entitled to, kept in Postgres beside the ledger.
+
+A change raises the user's revision in the transaction that books it; `LedgerUnavailable` means "try
+later", `Conflict` that the change contradicts what is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.core.identity import Identity
+from gateway.core.period import Calendar
+from gateway.core.quota.entitle import Entitlement
+
+
+@dataclass(frozen=True, slots=True)
+class Adjustment:
+    """A correction of what counts as used, by a person: tokens may be negative."""
+
+    event_id: str
+    user_id: str
+    period_start_ms: int
+    tokens: int
+    reason: str
+    author: str
+
+
+@dataclass(frozen=True, slots=True)
+class PackCredit:
+    """A pack to be granted, until `ends_ms`. `payment_ref` names the payment, once for ever."""
+
+    event_id: str
+    user_id: str
+    pack_id: str
+    tokens: int
+    ends_ms: int
+    payment_ref: str
+    author: str
+
+
+class Directory(Protocol):
+    """Users and keys. A change raises the user's revision in the same transaction."""
+
+    async def identity_of_key(self, digest: bytes) -> Identity | None:
+        """None for an unknown, revoked or disabled key: the caller may not tell which."""
+        ...
+
+    async def identity_of_user(self, user_id: str) -> Identity | None: ...
+
+    async def entitlement(
+        self, payer: str, member: str | None, period_start_ms: int
+    ) -> Entitlement | None:
+        """Of a payer with its packs, or of one member of it; None when there is no such."""
+        ...
+
+    async def create_user(self, user_id: str, tier: str, calendar: Calendar) -> Identity:
+        """Conflict when the user exists."""
+        ...
+
+    async def set_calendar(self, user_id: str, calendar: Calendar) -> Identity:
+        """When the periods begin from now on. Conflict when there is no such user."""
+        ...
+
+    async def credit_pack(self, credit: PackCredit) -> Identity:
+        """Grant a pack, with its topup entry. The same `payment_ref` again changes nothing.
+
+        Conflict when there is no such user, the reference was used for another grant, or the payer
+        has PACKS_MAX live packs.
+        """
+        ...
+
+    async def set_tier(self, user_id: str, tier: str) -> Identity:
+        """Conflict when there is no such user."""
+        ...
+
+    async def adjust(self, adjustment: Adjustment) -> Identity:
+        """Book the adjustment entry and its sum. The same `event_id` again changes nothing.
+
+        Conflict when there is no such user, or the id is booked with other content.
+        """
+        ...
+
+    async def create_key(self, key_id: str, user_id: str, digest: bytes) -> Identity:
+        """Conflict when there is no such user, or the key exists."""
+        ...
+
+    async def revoke_key(self, key_id: str) -> Identity:
+        """Conflict when there is no such key. Revoking twice keeps the first time."""
+        ...
+
+    async def unprojected(self, rows_max: int) -> Sequence[Identity]:
+        """Users whose revision Redis has not confirmed yet."""
+        ...
+
+    async def mark_projected(self, user_id: str, rev: int) -> None:
+        """Redis has confirmed `rev`; a lower one than before changes nothing."""
+        ...
+
+    async def users(self) -> Sequence[Identity]: ...

@@ -1,0 +1,97 @@
+-- purpose: the prelude of scripts that charge: what was held or booked, who pays, what was crossed.
+-- promise: nothing is written here; what is told can be written without failing.
+-- PROVIDES: NOTHING_BOOKED, read_counted(epoch, key), read_ending(text),
+--           pay(account, packs, period, change, since, split, of_hold),
+--           count(account, period, tokens, from_packs, nano_gbp),
+--           crossed(account, period, thresholds)
+-- invariants: a charge is paid by the allowance of its period, then by packs, then by the allowance
+--             again, which is overdrawn. What is taken back goes to the packs that paid it first.
+-- cost: what it costs to read an account, and for another period than the running one the period
+--       before. Loops over packs and thresholds.
+
+local NOTHING_BOOKED = { tokens = 0, nano_gbp = 0, split = '-' }
+
+-- The account if it is in force. One that is not counts nothing: hydration will read the ledger.
+local function read_counted(epoch, key)
+  local account = key and read_account(key)
+  return in_force(account, epoch) and account or nil
+end
+
+-- What is kept under a rid: an open hold (h), an orphan (o), an expiry (x), a mark (v, d), or nil.
+local function read_ending(text)
+  local state = text and string.sub(text, 1, 1)
+  if state == 'h' or state == 'o' then
+    local hold, nano_gbp, period, since =
+      string.match(text, '^%l %d+ (%d+) (%d+) (%d+) (%d+) ')
+    return { state = state, is_open = true, hold = hold + 0, nano_gbp = nano_gbp + 0,
+             period = period + 0, since = since + 0 }
+  elseif state == 'x' then
+    local tokens, nano_gbp, hold, since, split =
+      string.match(text, '^x (%d+) (%d+) (%d+) (%d+) (%S+)$')
+    return not tokens and { state = 'd' } -- in the form of an older release
+      or { state = state, tokens = tokens + 0, nano_gbp = nano_gbp + 0, hold = hold + 0,
+           since = since + 0, split = split }
+  end
+  return state and { state = state }
+end
+
+-- How much of a change packs pay, and the split of it. `split` is what they paid before,
+-- `of_hold` the allowance of the hold: it stands for one under which nothing was granted here.
+local function pay(account, packs, period, change, since, split, of_hold)
+  if change < 0 then
+    local given, back = give_back(packs, split, -change)
+    return -given, back
+  end
+  if #packs == 0 then
+    return 0, '-'
+  end
+  local used, granted = against_allowance(account), account.allowance
+  if period ~= account.starts then
+    local last = last_period(account)
+    used, granted = last.used, last.allowance > 0 and last.allowance or of_hold
+    if period ~= last.starts then -- longer ago than anything is remembered of
+      return 0, '-'
+    end
+  end
+  if used + change <= granted then
+    return 0, '-'
+  end
+  return spend(packs, since, change - math.max(0, granted - used))
+end
+
+-- Count a change, if there is an account, in the period it belongs to; what is older is in the
+-- ledger only.
+local function count(account, period, tokens, from_packs, nano_gbp)
+  if not account then
+    return
+  end
+  account.is_charged = true
+  if period == account.starts then
+    account.settled = account.settled + tokens
+    account.from_packs = account.from_packs + from_packs
+    account.nano_gbp = account.nano_gbp + nano_gbp
+    return
+  end
+  local last = account.last or last_period(account)
+  if period == last.starts then
+    last.used = last.used + tokens - from_packs
+  end
+end
+
+-- The highest threshold that is reached now and was not before, or 0; the account remembers it. An
+-- event of another period than the running one tells nothing of this.
+local function crossed(account, period, thresholds)
+  if period ~= account.starts then
+    return 0
+  end
+  local reached, used = 0, against_allowance(account) * 100
+  for percent in string.gmatch(thresholds, '%d+') do
+    if used < percent * account.allowance then
+      break
+    end
+    reached = percent + 0
+  end
+  local before = account.warned
+  account.warned = account.allowance > 0 and reached or before
+  return account.warned > before and reached or 0
+end
