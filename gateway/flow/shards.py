@@ -128,7 +128,9 @@ class Shards:
         awaited = await self._ledger.alive_gateways(self._me) if granted > 1 else ()
         epoch = await self._store.open_shard(shard, granted, booked_to, QUIET_MS, awaited)
         if granted > 1:
-            _log.warning("shard %d is in epoch %d: Redis had lost part of it", shard, epoch)
+            _log.warning(
+                "shard %d begins epoch %d: its accounts come back from the ledger", shard, epoch
+            )
         self._adopt(shard, await self._store.shard_state(shard))
         return epoch
 
