@@ -69,19 +69,15 @@ class Server:
 
     def time(self, users: int) -> tuple[float, float]:
         """Microseconds of a reserve and of a settle, users drawn at random."""
-        reserve_us = settle_us = 0.0
+        taken_us = {"reserve": 0.0, "settle": 0.0}
         for _ in range(TIMED_CALLS // _AT_ONCE):
             chosen = random.sample(range(users), min(_AT_ONCE, users))
-            for kind, spent in (("reserve", True), ("settle", False)):
+            for kind in taken_us:
                 self.client.config_resetstat()
                 self._half_call(chosen, kind)
-                stat = self.client.info("commandstats")["cmdstat_evalsha"]
-                if spent:
-                    reserve_us += stat["usec"]
-                else:
-                    settle_us += stat["usec"]
+                taken_us[kind] += self.client.info("commandstats")["cmdstat_evalsha"]["usec"]
             self._calls += _AT_ONCE
-        return reserve_us / TIMED_CALLS, settle_us / TIMED_CALLS
+        return taken_us["reserve"] / TIMED_CALLS, taken_us["settle"] / TIMED_CALLS
 
     def yardstick(self) -> tuple[float, float]:
         """Microseconds of an empty script and of HGET of one field."""

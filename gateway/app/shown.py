@@ -18,15 +18,14 @@ def shown_user(identity: Identity, snapshot: Snapshot, plan: Plan, now_ms: int) 
     """Names and figures, tokens and GBP, ready for JSON. `now_ms` says which packs live."""
     tier = plan.tiers.get(identity.tier)
     limit_tokens = tier.tokens if tier else 0
-    used_tokens = snapshot.settled_tokens - snapshot.from_packs + snapshot.adjusted_tokens
     pack_tokens = sum(pack.tokens for pack in snapshot.packs if pack.ends_ms > now_ms)
     return {
         "user": identity.user_id,
         "tier": identity.tier,
         "limit_tokens": limit_tokens,
-        "used_tokens": max(0, used_tokens),
+        "used_tokens": max(0, snapshot.used_tokens),
         "pack_tokens": pack_tokens,
-        "remaining_tokens": max(0, limit_tokens - used_tokens) + pack_tokens,
+        "remaining_tokens": max(0, limit_tokens - snapshot.used_tokens) + pack_tokens,
         "held_tokens": snapshot.held_tokens,
         "open_holds": snapshot.open_holds,
         "adjusted_tokens": snapshot.adjusted_tokens,

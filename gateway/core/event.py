@@ -13,6 +13,7 @@ from typing import Literal
 
 import msgspec
 
+from gateway.core.identity import member_of
 from gateway.core.rid import derived_rid
 
 Quality = Literal["measured", "estimated", "partial"]
@@ -126,7 +127,7 @@ class LedgerRow:
     @property
     def member(self) -> str | None:
         """The user as a member of a team; None where the user pays for themselves."""
-        return None if self.event.user_id == self.event.payer else self.event.user_id
+        return member_of(self.event.payer, self.event.user_id)
 
 
 class EventError(ValueError):

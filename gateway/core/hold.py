@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from gateway.core.answer import Usage
 from gateway.core.event import HoldTail, Outcome, Quality, UsageEvent
+from gateway.core.identity import member_of
 from gateway.core.plan import Weights
 from gateway.core.pricing import Price, charged_tokens, cost_nano_gbp
 
@@ -32,7 +33,7 @@ class Caller:
     @property
     def member(self) -> str | None:
         """The user as a member of a team; None where the user pays for themselves."""
-        return None if self.user_id == self.payer else self.user_id
+        return member_of(self.payer, self.user_id)
 
 
 @dataclass(frozen=True, slots=True)

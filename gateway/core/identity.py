@@ -54,6 +54,11 @@ def key_digest(key: str, pepper: bytes) -> bytes:
     return hmac.new(pepper, key.encode(), hashlib.sha256).digest()
 
 
+def member_of(payer: str, user_id: str) -> str | None:
+    """The user as a member of a team; None where the user pays for themselves."""
+    return None if user_id == payer else user_id
+
+
 def account_digest(payer: str) -> str:
     """22 characters that name a payer in Redis: never the raw text, always the same length."""
     digest = hashlib.blake2b(payer.encode(), digest_size=16).digest()

@@ -104,13 +104,12 @@ class Accounts:
         if tokens < 0:
             raise Conflict(f"used tokens: expected 0 or more, found {tokens}")
         identity, before = await self.show(user_id)
-        used = before.settled_tokens - before.from_packs + before.adjusted_tokens
         adjusted = await self._directory.adjust(
             Adjustment(
                 event_id=self._new_id(),
                 user_id=user_id,
                 period_start_ms=before.period_start_ms,
-                tokens=tokens - used,
+                tokens=tokens - before.used_tokens,
                 reason=reason,
                 author=author,
             )

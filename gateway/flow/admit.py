@@ -105,6 +105,7 @@ class Admission:
             choices=call.request.choices,
             # For a release that finds the hold expired: its correction belongs to a period.
             period_start_ms=identity.calendar.period_at(self._clock.now_ms()).start_ms,
+            limit_tokens=tier.tokens,
         )
         try:
             return await self._reserve(call, identity, tier, asked, least)
@@ -155,7 +156,7 @@ class Admission:
             elif reply.code is ReserveCode.STALE:
                 identity = await self._read_again(call, period, reply.rev)
                 tier, _ = self._allowed(identity, call.request.model)
-                asked = replace(asked, caller=_caller(identity, call))
+                asked = replace(asked, caller=_caller(identity, call), limit_tokens=tier.tokens)
             else:
                 break
         raise StoreUnavailable("the account did not come into force")
@@ -198,7 +199,6 @@ class Admission:
         self, identity: Identity, tier: Tier, period: Period, asked: Hold, least: int
     ) -> ReserveAsk:
         prompt_nano_gbp, output_nano_gbp = held_nano_gbp(asked.price, asked.prompt_tokens)
-        frozen = replace(asked, limit_tokens=tier.tokens)
         return ReserveAsk(
             rid=asked.rid,
             payer=identity.payer,
@@ -206,13 +206,13 @@ class Admission:
             rev=identity.rev,
             period_start_ms=period.start_ms,
             period_end_ms=period.end_ms,
-            limits=Limits(tokens=tier.tokens),
+            limits=Limits(tokens=asked.limit_tokens),
             prompt_tokens=asked.prompt_tokens,
             output_wanted=asked.output_tokens,
             output_least=least,
             choices=asked.choices,
             lease_ms=self._terms.lease_ms,
-            tail=encode_tail(tail_of(frozen)),
+            tail=encode_tail(tail_of(asked)),
             prompt_nano_gbp=prompt_nano_gbp,
             output_nano_gbp=output_nano_gbp,
             member=asked.caller.member,
@@ -238,7 +238,6 @@ def _admitted(asked: Hold, tier: Tier, reply: ReserveReply) -> Admitted:
         hold_tokens=reply.hold_tokens,
         epoch=reply.epoch,
         period_start_ms=reply.period_start_ms,
-        limit_tokens=tier.tokens,
     )
     quota = quota_view(reply, tier.name)
     return Admitted(hold, quota, lowered=reply.output_tokens < asked.output_tokens)

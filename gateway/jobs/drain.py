@@ -14,8 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateway.core.event import EventError, LedgerRow, ledger_row, stream_position
-from gateway.core.quota.settle import Correction
-from gateway.core.rid import derived_rid
+from gateway.core.quota.settle import correction_of
 from gateway.ports.clock import Clock
 from gateway.ports.ledger import Cursor, DeadEntry, Ledger
 from gateway.ports.metrics import JobsMetrics
@@ -138,7 +137,7 @@ class Drain:
     async def _take_back(self, rows: Sequence[LedgerRow]) -> None:
         """Redis counted these events twice, because it had lost what the ledger already had."""
         for row in rows:
-            taken = await self._store.correct(_correction(row))
+            taken = await self._store.correct(correction_of(row))
             _log.warning("event %s came twice; taken back: %s", row.event_id, taken)
 
     async def _trim(self) -> None:
@@ -159,20 +158,3 @@ def _ms(stream_id: str) -> int:
 
 def _dead(entry: OutboxEntry, reason: str) -> DeadEntry:
     return DeadEntry(entry.shard, entry.stream_id, entry.event_json, entry.script_part, reason)
-
-
-def _correction(row: LedgerRow) -> Correction:
-    place = f"{row.epoch} {row.stream_id}"
-    return Correction(
-        rid=derived_rid(row.event_id, place),
-        payer=row.event.payer,
-        tier=row.event.tier,
-        member=row.member,
-        epoch=row.epoch,
-        stream_id=row.stream_id,
-        period_start_ms=row.period_ms,
-        tier_period_start_ms=row.tier_period_start_ms,
-        charged_tokens=row.charged_tokens,
-        cost_nano_gbp=row.cost_nano_gbp,
-        pack_split=row.pack_split,
-    )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from gateway.core.event import EventError, decode_tail, encode_event
 from gateway.core.hold import expiry_event
+from gateway.core.identity import member_of
 from gateway.core.pricing import PriceTable
 from gateway.core.quota.settle import LapsedHold, SettleCode, Settlement
 from gateway.ports.clock import Clock
@@ -87,7 +88,7 @@ class Sweep:
                 cost_nano_gbp=event.cost_nano_gbp,
                 event_json=encode_event(event),
                 tier=tail.tier,
-                member=None if tail.user_id == tail.payer else tail.user_id,
+                member=member_of(tail.payer, tail.user_id),
                 tier_period_start_ms=tail.tier_period_start_ms,
                 limit_tokens=tail.limit_tokens,
                 thresholds_percent=self._terms.thresholds_percent,

@@ -11,9 +11,7 @@ from dataclasses import dataclass, field
 
 from gateway.core.event import LedgerRow
 from gateway.core.quota.entitle import Entitlement, LedgerSums, Pack
-from gateway.core.quota.settle import Correction
 from gateway.core.quota.shard import FIRST_ID, Name, is_past
-from gateway.core.rid import derived_rid
 
 DAY_MS = 86_400_000
 
@@ -123,20 +121,3 @@ def spent_of_packs(rows: Iterable[LedgerRow]) -> dict[str, int]:
         for pack_id, tokens in row.pack_split:
             spent[pack_id] = spent.get(pack_id, 0) + tokens
     return spent
-
-
-def correction_of(row: LedgerRow) -> Correction:
-    """What takes a row back that was counted twice; the same row, the same rid."""
-    return Correction(
-        rid=derived_rid(row.event_id, f"double {row.epoch} {row.stream_id}"),
-        payer=row.event.payer,
-        tier=row.event.tier,
-        member=row.member,
-        epoch=row.epoch,
-        stream_id=row.stream_id,
-        period_start_ms=row.period_ms,
-        tier_period_start_ms=row.tier_period_start_ms,
-        charged_tokens=row.charged_tokens,
-        cost_nano_gbp=row.cost_nano_gbp,
-        pack_split=row.pack_split,
-    )

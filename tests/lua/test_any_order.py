@@ -91,7 +91,7 @@ class Life(RuleBasedStateMachine):
             return
         hold = prompt + choices * min(wanted, (room - prompt) // choices)
         assert (reply.code, reply.hold) == (1, hold)
-        assert reply.used + reply.held <= LIMIT
+        assert hold == 0 or reply.used + reply.held <= LIMIT  # nothing fits even where all is used
         self.in_force = self.period
         self.fates[rid] = Fate("open", hold, self.epoch, self.period)
 

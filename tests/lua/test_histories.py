@@ -34,13 +34,18 @@ from gateway.core.quota.model import QuotaModel
 from gateway.core.quota.packs import left_in
 from gateway.core.quota.projection import Quiet
 from gateway.core.quota.reserve import Limits, ReserveAsk, ReserveCode
-from gateway.core.quota.settle import SettleCode, SettleKind, Settlement, SettleReply
+from gateway.core.quota.settle import (
+    SettleCode,
+    SettleKind,
+    Settlement,
+    SettleReply,
+    correction_of,
+)
 from gateway.core.quota.shard import Call, Name, Shard
 from tests.lua.history_ledger import (
     DAY_MS,
     HistoryLedger,
     belongs,
-    correction_of,
     figures,
     spent_of_packs,
 )

@@ -113,3 +113,8 @@ class Snapshot:
     epoch: int
     stream_id: str
     packs: tuple[Pack, ...] = ()
+
+    @property
+    def used_tokens(self) -> int:
+        """What counts against the allowance; below 0 where adjustments have added room."""
+        return self.settled_tokens - self.from_packs + self.adjusted_tokens

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Literal
 
+from gateway.core.event import LedgerRow, PackSplit
+from gateway.core.rid import derived_rid
+
 SettleKind = Literal["settle", "release", "expire"]
 
 
@@ -88,7 +91,24 @@ class Correction:
     tier_period_start_ms: int | None
     charged_tokens: int
     cost_nano_gbp: int
-    pack_split: tuple[tuple[str, int], ...]
+    pack_split: PackSplit
+
+
+def correction_of(row: LedgerRow) -> Correction:
+    """What takes back the event of `row`; the same row, the same rid."""
+    return Correction(
+        rid=derived_rid(row.event_id, f"{row.epoch} {row.stream_id}"),
+        payer=row.event.payer,
+        tier=row.event.tier,
+        member=row.member,
+        epoch=row.epoch,
+        stream_id=row.stream_id,
+        period_start_ms=row.period_ms,
+        tier_period_start_ms=row.tier_period_start_ms,
+        charged_tokens=row.charged_tokens,
+        cost_nano_gbp=row.cost_nano_gbp,
+        pack_split=row.pack_split,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from gateway.core.event import ScriptPart
+from gateway.core.event import ScriptPart, stream_position
 from gateway.core.quota.account import Account
 from gateway.core.quota.endings import Kept, OpenHold
 from gateway.core.quota.limits import TierShare
@@ -85,8 +85,4 @@ class Shard:
 
 def is_past(stream_id: str, other: str) -> bool:
     """True for an id given out after the other: they are "ms-seq", in the order of the server."""
-    return _order(stream_id) > _order(other)
-
-
-def _order(stream_id: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in stream_id.split("-"))
+    return stream_position(stream_id) > stream_position(other)

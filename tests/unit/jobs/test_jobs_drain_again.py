@@ -8,30 +8,21 @@ import pytest
 
 from gateway.core.answer import Usage
 from gateway.core.hold import Ending
-from gateway.core.identity import shard_of
 from gateway.core.quota.settle import Correction
 from gateway.core.rid import derived_rid
 from gateway.jobs import drain as drain_module
-from gateway.jobs.drain import Drain, DrainTerms
 from gateway.ports.ledger import Cursor, LedgerUnavailable
 from gateway.ports.quota_store import StoreUnavailable
 from tests.fakes.flow_rig import FlowRig
 from tests.fakes.store import SHARDS, Trouble
-from tests.unit.jobs.test_jobs_drain import WatchedOutbox
+from tests.unit.jobs.test_jobs_drain import ADA, drain_of
 
-TERMS = DrainTerms(SHARDS, retain_s=600, retain_bytes=1000)
-ADA = shard_of("ada", SHARDS)
 ENDING = Ending(Usage(20, 0, 30, 0), "measured", "done", 200)
 
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drain_module, "_WAIT_MS", 1)
-
-
-def drain_of(rig: FlowRig) -> tuple[Drain, WatchedOutbox]:
-    outbox = WatchedOutbox(rig)
-    return Drain(outbox, (rig.store, rig.ledger), TERMS, rig.metrics, rig.clock), outbox
 
 
 def another_server(rig: FlowRig) -> None:

@@ -45,13 +45,7 @@ SELECT rev,
         SELECT sum(charged_tokens)::bigint FROM ledger
         WHERE payer = $1 AND period = instant($3) AND user_id = $2 AND kind = 'adjustment'
     ) END AS adjusted_tokens,
-    CASE WHEN $2::text IS NULL THEN (
-        SELECT json_agg(json_build_array(pack_id, left_tokens, epoch_ms(ends_at))
-                        ORDER BY ends_at, pack_id)
-        FROM (SELECT pack_id, left_tokens, ends_at FROM pack_balances
-              WHERE payer = $1 AND ends_at > now() - interval '1 day'
-              ORDER BY live DESC, ends_at, pack_id LIMIT $4) AS spendable
-    ) END AS packs
+    CASE WHEN $2::text IS NULL THEN told_packs($1, $4) END AS packs
 FROM users WHERE user_id = coalesce($2::text, $1) AND payer = $1
 """
 

@@ -106,18 +106,11 @@ RETURNING epoch, cursor
 # One row, or none while the cursor is not there. Entries past the asked stream id are left out:
 # Redis has counted them since the hydration began. Cursor, sums, revision and packs are of one
 # snapshot. $2 is a member, or null for the payer's own account: packs, and what they paid, are told
-# of the payer only. With those that ended in the last day, for calls that began before; where there
-# are too many, what can still be spent goes first.
+# of the payer only.
 SUMS = """
 SELECT sums.*,
     coalesce((SELECT rev FROM users WHERE user_id = coalesce($2, $1) AND payer = $1), 0) AS rev,
-    CASE WHEN $2::text IS NULL THEN (
-        SELECT json_agg(json_build_array(pack_id, left_tokens, epoch_ms(ends_at))
-                        ORDER BY ends_at, pack_id)
-        FROM (SELECT pack_id, left_tokens, ends_at FROM pack_balances
-              WHERE payer = $1 AND ends_at > now() - interval '1 day'
-              ORDER BY live DESC, ends_at, pack_id LIMIT $7) AS spendable
-    ) END AS packs
+    CASE WHEN $2::text IS NULL THEN told_packs($1, $7) END AS packs
 FROM (
     SELECT
         coalesce(sum(charged_tokens) FILTER (WHERE kind IN ('usage', 'correction')), 0)::bigint
