@@ -20,6 +20,8 @@ from gateway.app.secrets_of_state import pepper_of
 from gateway.app.stores import Stores as OpenStores
 from gateway.app.stores import open_stores
 from gateway.config import Settings
+from gateway.core.inference.request import Dialect
+from gateway.core.models import ModelTable
 from gateway.flow.admit import Admission, Stores
 from gateway.flow.estimate import Estimator
 from gateway.flow.exchange import Exchange
@@ -122,7 +124,7 @@ class Worker:
             identities,
             ProxySettings(
                 plan=settings.plan,
-                models=tuple(settings.models.values()),
+                models=terms.models,
                 body_bytes_max=settings.listen.body_bytes_max,
             ),
             observers,
@@ -155,9 +157,12 @@ class Worker:
 def _terms(settings: Settings) -> Terms:
     return Terms(
         plan=settings.plan,
-        models=settings.models,
+        models=ModelTable(settings.models.values()),
         prices=settings.prices,
-        stream_usage={name: each.stream_usage for name, each in settings.upstreams.items()},
+        dialects={
+            name: Dialect(stream_usage=each.stream_usage)
+            for name, each in settings.upstreams.items()
+        },
         upgrade_url=settings.refusal.upgrade_url,
         topup_url=settings.refusal.topup_url,
         lease_ms=settings.lease.ms,

@@ -23,7 +23,7 @@ from gateway.app.stores import Stores
 from gateway.app.verify import Verdict, verify
 from gateway.config import Settings
 from gateway.config.values import Address
-from gateway.core.plan import Model
+from gateway.core.models import Model
 from gateway.replay.client import Failed, GatewayClient
 from gateway.replay.counts import TierCounts
 from gateway.replay.draw import Draw, deal_tiers

@@ -13,8 +13,9 @@ from itertools import chain, pairwise
 from gateway.config.errors import Problem, key_path
 from gateway.config.shape import File, Listen, Model, Prices, Tier
 from gateway.config.values import PORT_MAX, StoreUrl, is_name, is_web_url, scheme_of
+from gateway.core.models import PER_MILLE
 from gateway.core.period import zone_exists
-from gateway.core.plan import ANY_MODEL, PER_MILLE
+from gateway.core.plan import ANY_MODEL
 from gateway.core.pricing import DEFAULT_LINE
 
 # 16 characters of base64 are 96 bits: out of reach for whoever steals the digests.

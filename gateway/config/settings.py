@@ -15,7 +15,8 @@ from msgspec import structs
 
 from gateway.config import shape
 from gateway.config.values import Address, parse_address
-from gateway.core.plan import PER_MILLE, Model, PackOffer, Plan, Tier, Weights
+from gateway.core.models import PER_MILLE, Model, Weights
+from gateway.core.plan import PackOffer, Plan, Tier
 from gateway.core.pricing import DEFAULT_LINE, Price, PriceTable, PriceVersion, nano_gbp
 
 _BYTES_PER_MIB = 1 << 20

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gateway.core.answer import Usage
 from gateway.core.event import HoldTail, Outcome, Quality, UsageEvent
 from gateway.core.identity import member_of
-from gateway.core.plan import Weights
+from gateway.core.models import Weights
 from gateway.core.pricing import Price, charged_tokens, cost_nano_gbp
+from gateway.core.usage import Usage
 
 # What an answer may have grown by between its last heartbeat and its gateway's death: progress is
 # noted every 10 s at the latest, and no model writes faster than about 50 tokens a second.

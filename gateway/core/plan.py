@@ -1,4 +1,4 @@
-"""What is sold and what it runs on: tiers, packs and models, as the configuration states them.
+"""What is sold: tiers and packs, as the configuration states them.
 
 Frozen values without behaviour beyond a lookup. Amounts are tokens, money is Decimal GBP. Whoever
 builds them has checked them: every name that is referred to exists and every number is in range.
@@ -11,15 +11,6 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 ANY_MODEL = "*"
-PER_MILLE = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """What a cached prompt token and a reasoning token count against the quota, in thousandths."""
-
-    cached_per_mille: int = PER_MILLE
-    reasoning_per_mille: int = PER_MILLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +50,3 @@ class Plan:
     anchor_day: int
     zone: str
     thresholds_percent: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """One model, where it runs and what it can take.
-
-    `output_tokens_default` is the cap that is held and sent when a caller names none;
-    `output_tokens_min` is the lowest cap worth lowering to before a call is refused.
-    """
-
-    name: str
-    upstream: str
-    tokenizer: str
-    context_tokens: int
-    output_tokens_max: int
-    output_tokens_default: int
-    output_tokens_min: int
-    weights: Weights

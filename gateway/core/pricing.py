@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from gateway.core.plan import PER_MILLE, Weights
+from gateway.core.models import PER_MILLE, Weights
 
 DEFAULT_LINE = "*"
 NANO = 10**9

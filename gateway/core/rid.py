@@ -18,10 +18,15 @@ def make_rid(now_ms: int, random_bytes: bytes) -> str:
     return str(uuid.UUID(int=value))
 
 
+def made_ms(rid: str) -> int:
+    """When it was made, Unix milliseconds."""
+    return uuid.UUID(rid).int >> 80
+
+
 def derived_rid(rid: str, reason: str) -> str:
     """The id of an event that follows from another: the same parent and reason, the same id.
 
     The time part stays the parent's, so both rows lie close together.
     """
     tail = hashlib.blake2b(f"{rid}/{reason}".encode(), digest_size=10).digest()
-    return make_rid(uuid.UUID(rid).int >> 80, tail)
+    return make_rid(made_ms(rid), tail)

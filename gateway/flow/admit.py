@@ -10,16 +10,17 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, replace
 
-from gateway.core.chat import ChatRequest, output_bounds
 from gateway.core.event import encode_tail
 from gateway.core.hold import Caller, Hold, tail_of
 from gateway.core.identity import Identity
+from gateway.core.inference.request import InferenceRequest
+from gateway.core.models import Model
 from gateway.core.period import Period
-from gateway.core.plan import Model, Tier
+from gateway.core.plan import Tier
 from gateway.core.pricing import held_nano_gbp
-from gateway.core.prompt import count_chat_prompt
 from gateway.core.quota.reserve import Limits, ReserveAsk, ReserveCode, ReserveReply
 from gateway.core.refusal import Case, QuotaView, Refused
+from gateway.core.routes import Route
 from gateway.flow.hydrate import Hydrator
 from gateway.flow.identify import Identities, backend_unavailable
 from gateway.flow.quota_refusal import quota_refusal, quota_view
@@ -47,9 +48,9 @@ class Call:
     """
 
     rid: str
-    route: str
+    route: Route
     key: str
-    request: ChatRequest
+    request: InferenceRequest
     body_bytes: int
     received_s: float
     tag: str | None
@@ -91,11 +92,11 @@ class Admission:
         """The hold, or Refused. A refused call holds nothing."""
         identity, tier, model = await self._identify(call)
         prompt_tokens = await self._count_prompt(call, model)
-        wanted, least = output_bounds(call.request, model)
+        wanted, least = call.request.output_bounds(model)
         asked = Hold(
             rid=call.rid,
             caller=_caller(identity, call),
-            route=call.route,
+            route=call.route.name,
             model=model.name,
             stream=call.request.stream,
             price=self._terms.prices.price_for(model.name, self._clock.now_ms()),
@@ -126,7 +127,7 @@ class Admission:
         try:
             return identity, *self._allowed(identity, call.request.model)
         except Refused:
-            if call.request.model not in self._terms.models:
+            if self._terms.models.find(call.request.model) is None:
                 raise  # no entitlement could change that
             identity = await self._stores.identities.again(call.key)
             return identity, *self._allowed(identity, call.request.model)
@@ -176,9 +177,9 @@ class Admission:
         tier = self._terms.plan.tiers.get(identity.tier)
         if tier is None:
             raise backend_unavailable(f"the terms of tier '{identity.tier}'")
-        model = self._terms.models.get(model_name)
-        if model is None or not tier.allows(model_name):
-            offered = ", ".join(name for name in self._terms.models if tier.allows(name))
+        model = self._terms.models.find(model_name)
+        if model is None or not tier.allows(model.name):
+            offered = ", ".join(each.name for each in self._terms.models if tier.allows(each.name))
             raise Refused(
                 Case.MODEL_NOT_ALLOWED,
                 f"The model '{model_name[:100]}' is not available on the tier '{tier.name}'. "
@@ -189,8 +190,8 @@ class Admission:
 
     async def _count_prompt(self, call: Call, model: Model) -> int:
         def count() -> int:
-            return count_chat_prompt(
-                call.request.body, lambda text: self._tokenizer.count(text, model.tokenizer)
+            return call.request.count_prompt(
+                model, lambda text: self._tokenizer.count(text, model.tokenizer)
             )
 
         return await asyncio.to_thread(count) if is_large(call.body_bytes) else count()

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from gateway.core.answer import Usage
 from gateway.core.hold import Hold
+from gateway.core.usage import Usage
 from gateway.ports.tokenizer import Tokenizer, is_large
 
 

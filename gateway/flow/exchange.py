@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gateway.core.answer import read_completion
-from gateway.core.chat import upstream_body
 from gateway.core.hold import NOTHING_USED, Ending, Hold
+from gateway.core.inference.request import Sending
 from gateway.core.refusal import Case, QuotaView, Refused
-from gateway.core.routes import CHAT
 from gateway.flow.admit import Admission, Admitted, Call
 from gateway.flow.open_holds import OpenHold, OpenHolds
 from gateway.flow.relay import Relay, RelayServices
@@ -55,7 +53,7 @@ class Exchange:
         admitted = await self._admission.admit(call)
         entry = self._open_holds.add(admitted.hold)
         try:
-            self._metrics.decided(admitted.quota.tier, call.route, "admitted", "ok")
+            self._metrics.decided(admitted.quota.tier, call.route.name, "admitted", "ok")
             source = await self._ask(call, admitted)
             try:
                 await self._answer(call, admitted, entry, source, answer)
@@ -70,12 +68,16 @@ class Exchange:
         """Send the request once; on failure end the hold and say what went wrong."""
         hold, terms = admitted.hold, self._services.terms
         upstream = terms.models[hold.model].upstream
-        body = upstream_body(call.request, hold.output_tokens, terms.stream_usage[upstream])
+        body = call.request.upstream_body(
+            Sending(call.request.model, hold.output_tokens, terms.dialects[upstream])
+        )
         sent_s = self._clock.monotonic_s()
         self._metrics.added_seconds("before", sent_s - call.received_s)
         try:
             source = await self._upstream.send(
-                UpstreamCall(upstream, CHAT.upstream_path, body, hold.rid, hold.caller.user_id)
+                UpstreamCall(
+                    upstream, call.route.upstream_path, body, hold.rid, hold.caller.user_id
+                )
             )
         except UpstreamUnreachable:
             await self._settlements.release(hold)
@@ -99,13 +101,13 @@ class Exchange:
         if source.head.status >= 300:
             await self._relay_error(admitted, source, answer)
         elif source.head.content_type.startswith(_STREAM_TYPE):
-            relay = Relay(admitted, entry, source, self._services, call.request.asked_usage)
+            relay = Relay(call.request, (admitted.hold, entry), source, self._services)
             await relay.run(answer, _head(admitted, source))
         else:
-            await self._relay_whole(admitted, source, answer)
+            await self._relay_whole(call, admitted, source, answer)
 
     async def _relay_whole(
-        self, admitted: Admitted, source: UpstreamAnswer, answer: Answer
+        self, call: Call, admitted: Admitted, source: UpstreamAnswer, answer: Answer
     ) -> None:
         hold = admitted.hold
         try:
@@ -113,16 +115,16 @@ class Exchange:
         except (UpstreamBroke, UpstreamSilent) as error:
             raise await self._gave_up(hold, error) from None
         received_s = self._clock.monotonic_s()
-        completion = read_completion(body)
-        usage = completion.usage or await self._services.estimator.usage(hold, completion.texts())
+        said = call.request.read_whole(body)
+        usage = said.usage or await self._services.estimator.usage(hold, said.texts())
         charged_tokens = await self._settlements.settle(
             hold,
             Ending(
                 usage=usage,
-                quality="measured" if completion.usage else "estimated",
+                quality="measured" if said.usage else "estimated",
                 outcome="done",
                 status=source.head.status,
-                service_tier=completion.service_tier,
+                service_tier=said.service_tier,
                 upstream_id=source.head.upstream_id,
             ),
         )

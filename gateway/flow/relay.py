@@ -11,16 +11,16 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from gateway.core.answer import Usage
 from gateway.core.event import Outcome, Quality
-from gateway.core.hold import Ending
-from gateway.core.observed_stream import ObservedStream
+from gateway.core.hold import Ending, Hold
+from gateway.core.inference.observed_stream import ObservedStream
+from gateway.core.inference.request import Closing, InferenceRequest
+from gateway.core.refusal import Case
 from gateway.core.sse import SseTooLarge
-from gateway.flow.admit import Admitted
+from gateway.core.usage import Usage
 from gateway.flow.estimate import Estimator
 from gateway.flow.open_holds import OpenHold
 from gateway.flow.settlements import Settlements
-from gateway.flow.stream_words import broken_event, closing_events
 from gateway.flow.terms import Terms
 from gateway.ports.answer import Answer, AnswerHead, ClientGone
 from gateway.ports.upstream import UpstreamAnswer, UpstreamBroke, UpstreamSilent
@@ -61,19 +61,16 @@ class Relay:
 
     def __init__(
         self,
-        admitted: Admitted,
-        entry: OpenHold,
+        request: InferenceRequest,
+        held: tuple[Hold, OpenHold],
         source: UpstreamAnswer,
         services: RelayServices,
-        client_asked_usage: bool,
     ) -> None:
-        self._hold = admitted.hold
-        self._entry = entry
+        self._request = request
+        self._hold, self._entry = held
         self._source = source
         self._services = services
-        self._stream = ObservedStream(
-            client_asked_usage, services.estimator.counter(admitted.hold.model)
-        )
+        self._stream = ObservedStream(request, services.estimator.counter(self._hold.model))
         self._settled = False
 
     async def run(self, answer: Answer, head: AnswerHead) -> None:
@@ -101,7 +98,7 @@ class Relay:
                     await answer.write(visible)
                 if self._entry.over and not self._stream.is_done:
                     await self._settle("done")
-                    await answer.write(closing_events(self._stream.completion_id, self._hold))
+                    await answer.write(self._closing_events())
                     break
             else:
                 rest = self._stream.finish()
@@ -110,7 +107,7 @@ class Relay:
                     await answer.write(rest)
         except _BROKEN as error:
             await self._settle("upstream_error")
-            await answer.write(broken_event(error))
+            await answer.write(self._broken_event(error))
         await answer.end()
 
     async def _drain(self, chunks: AsyncIterator[bytes]) -> None:
@@ -127,6 +124,20 @@ class Relay:
             return  # what was relayed is charged
         finally:
             self._services.drains.give_back()
+
+    def _closing_events(self) -> bytes:
+        stream, hold = self._stream, self._hold
+        return self._request.closing_events(
+            Closing(hold.rid, stream.answer_id, self._request.model, hold.choices, stream.events)
+        )
+
+    def _broken_event(self, error: Exception) -> bytes:
+        if isinstance(error, UpstreamSilent):
+            case, did = Case.UPSTREAM_TIMEOUT, "went silent"
+        else:
+            case, did = Case.UPSTREAM_UNAVAILABLE, "broke off"
+        message = f"The model's service {did} in the middle of the answer."
+        return self._request.broken_event(case, message, self._stream.events)
 
     async def _settle(self, outcome: Outcome, relayed_tokens: int | None = None) -> None:
         """End the hold, once. Without usage, the prompt and what was relayed are charged."""

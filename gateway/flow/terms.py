@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gateway.core.plan import Model, Plan
+from gateway.core.inference.request import Dialect
+from gateway.core.models import ModelTable
+from gateway.core.plan import Plan
 from gateway.core.pricing import PriceTable
 
 
@@ -17,15 +19,15 @@ from gateway.core.pricing import PriceTable
 class Terms:
     """Fixed while the process runs.
 
-    `stream_usage`: upstream name -> whether it reports usage in streams when asked.
+    `dialects`: upstream name -> how it differs from OpenAI.
     `upgrade_url`, `topup_url`: where refusals send people. `drain_s`, `drains_max`: how long, and
     how many at once, a stream is read on after its client left.
     """
 
     plan: Plan
-    models: Mapping[str, Model]
+    models: ModelTable
     prices: PriceTable
-    stream_usage: Mapping[str, bool]
+    dialects: Mapping[str, Dialect]
     upgrade_url: str | None
     topup_url: str | None
     lease_ms: int

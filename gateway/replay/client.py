@@ -12,7 +12,8 @@ from typing import Final
 import aiohttp
 import msgspec
 
-from gateway.core.answer import Usage, read_chunk, read_completion
+from gateway.core.inference.chat_answer import read_chunk, read_completion
+from gateway.core.usage import Usage
 
 TAG: Final = "replay"
 """What the ledger says in the column `tag` of every call of a replay."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from gateway.core.prompt import count_chat_prompt
+from gateway.core.prompt.chat import count_chat_prompt
 
 _WORD: Final = " the"  # four bytes, and one token in o200k_base and in cl100k_base
 # Characters of the line with the order, its end included. A multiple of the word's length, so that

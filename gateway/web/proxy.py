@@ -15,12 +15,13 @@ from dataclasses import dataclass
 import msgspec
 from aiohttp import web
 
-from gateway.core.chat import judge_chat
 from gateway.core.identity import Identity
-from gateway.core.plan import Model, Plan
+from gateway.core.inference.judges import JUDGES
+from gateway.core.models import ModelTable
+from gateway.core.plan import Plan
 from gateway.core.refusal import Case, Refused
 from gateway.core.rid import make_rid
-from gateway.core.routes import CHAT, Route, match_route
+from gateway.core.routes import Route, match_route
 from gateway.flow.admit import Call
 from gateway.flow.exchange import Exchange
 from gateway.flow.identify import Identities
@@ -42,7 +43,7 @@ class ProxySettings:
     """What the web side needs of the configuration."""
 
     plan: Plan
-    models: Sequence[Model]
+    models: ModelTable
     body_bytes_max: int
 
 
@@ -89,8 +90,8 @@ class Proxy:
                 raise Refused(Case.SHUTTING_DOWN, "This gateway is shutting down.", retry_after_s=1)
             route, parameter = match_route(request.method, request.raw_path)
             route_name = route.name
-            if route is CHAT:
-                return await self._chat(request, rid, received_s)
+            if route.charge == "metered":
+                return await self._infer(route, request, rid, received_s)
             # No reserve follows that would find out what has changed, so the ledger is asked.
             identity = await self._identities.again(bearer_key(request))
             return self._models(route, parameter, identity, rid)
@@ -106,17 +107,17 @@ class Proxy:
                 rid,
             )
 
-    async def _chat(
-        self, request: web.BaseRequest, rid: str, received_s: float
+    async def _infer(
+        self, route: Route, request: web.BaseRequest, rid: str, received_s: float
     ) -> web.StreamResponse:
         key = bearer_key(request)
         await self._identities.of_key(key)  # nobody's body is read before its sender is known
         body = await read_body(request, self._settings.body_bytes_max)
         call = Call(
             rid=rid,
-            route=CHAT.name,
+            route=route,
             key=key,
-            request=judge_chat(body),
+            request=JUDGES[route.name](body),
             body_bytes=len(body),
             received_s=received_s,
             tag=tag_of(request),

@@ -14,14 +14,17 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-from gateway.core.chat import judge_chat
 from gateway.core.event import LedgerRow, ledger_row
 from gateway.core.identity import key_digest, shard_of
+from gateway.core.inference.chat import judge_chat
+from gateway.core.inference.request import Dialect
+from gateway.core.models import Model, ModelTable, Weights
 from gateway.core.period import Calendar, Period
-from gateway.core.plan import Model, PackOffer, Plan, Tier, Weights
+from gateway.core.plan import PackOffer, Plan, Tier
 from gateway.core.pricing import Price, PriceTable, PriceVersion
 from gateway.core.quota.entitle import Snapshot
 from gateway.core.rid import make_rid
+from gateway.core.routes import CHAT
 from gateway.flow.accounts import Accounts
 from gateway.flow.admit import Admission, Call, Stores
 from gateway.flow.estimate import Estimator
@@ -72,12 +75,14 @@ PRICES = PriceTable(
 )
 TERMS = Terms(
     plan=PLAN,
-    models={
-        MODEL: Model(MODEL, "openai", "chars", 100_000, 400, 100, 16, Weights()),
-        "gpt-9": Model("gpt-9", "other", "chars", 100_000, 400, 100, 16, Weights()),
-    },
+    models=ModelTable(
+        (
+            Model(MODEL, "openai", "chars", 100_000, 400, 100, 16, Weights()),
+            Model("gpt-9", "other", "chars", 100_000, 400, 100, 16, Weights()),
+        )
+    ),
     prices=PRICES,
-    stream_usage={"openai": True, "other": False},
+    dialects={"openai": Dialect(), "other": Dialect(stream_usage=False)},
     upgrade_url=None,
     topup_url=None,
     lease_ms=60_000,
@@ -120,7 +125,7 @@ class FlowRig:
         tokenizer = CharTokenizer()
         self.services = RelayServices(
             settlements=self.settlements,
-            estimator=Estimator(tokenizer, dict.fromkeys(terms.models, "chars")),
+            estimator=Estimator(tokenizer, dict.fromkeys((MODEL, "gpt-9"), "chars")),
             drains=Drains(terms.drains_max),
             terms=terms,
         )
@@ -166,7 +171,7 @@ class FlowRig:
         self._rids += 1
         return Call(
             rid=make_rid(self.clock.now_ms(), self._rids.to_bytes(10, "big")),
-            route="chat",
+            route=CHAT,
             key=key,
             request=judge_chat(raw),
             body_bytes=len(raw),

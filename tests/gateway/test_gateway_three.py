@@ -9,7 +9,7 @@ import pytest
 from gateway.adapters.embedded import postgres_url, redis_url
 from gateway.adapters.tokenizer.bpe import BpeTokenizer
 from gateway.app.stores import Stores
-from gateway.core.prompt import count_chat_prompt
+from gateway.core.prompt.chat import count_chat_prompt
 from tests.gateway.many_clients import Crowd
 from tests.gateway.running_gateway import MakeGateway, RunningGateway, prompt
 from tests.gateway.waiting_for import until

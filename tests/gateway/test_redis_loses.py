@@ -31,12 +31,13 @@ from gateway.app.secrets_of_state import pepper_of
 from gateway.app.stores import Stores, open_stores
 from gateway.app.verify import verify
 from gateway.config import Settings
-from gateway.core.answer import Usage
-from gateway.core.chat import judge_chat
 from gateway.core.hold import Ending
+from gateway.core.inference.chat import judge_chat
 from gateway.core.quota.entitle import LedgerSums
 from gateway.core.refusal import Case, Refused
 from gateway.core.rid import make_rid
+from gateway.core.routes import CHAT
+from gateway.core.usage import Usage
 from gateway.flow.admit import Admitted, Call
 from gateway.ports.ledger import LedgerUnavailable
 from gateway.ports.quota_store import StoreUnavailable
@@ -63,7 +64,7 @@ class Gateway:
         return await self.worker.admission.admit(
             Call(
                 rid=make_rid(self.stores.clock.now_ms(), seed),
-                route="chat",
+                route=CHAT,
                 key=key,
                 request=judge_chat(BODY % MODEL.encode()),
                 body_bytes=len(BODY),

@@ -14,7 +14,8 @@ from msgspec import structs
 
 from gateway.config import ConfigError, Settings, effective, load, schema
 from gateway.config.values import Address
-from gateway.core.plan import PackOffer, Weights
+from gateway.core.models import Weights
+from gateway.core.plan import PackOffer
 from gateway.core.pricing import cost_nano_gbp
 
 ROOT = Path(__file__).parents[3]

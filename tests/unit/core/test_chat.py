@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.core.chat import ChatRequest, judge_chat, output_bounds, upstream_body
-from gateway.core.plan import Model, Weights
-from gateway.core.prompt import count_chat_prompt
+from gateway.core.inference.chat import ChatRequest, judge_chat
+from gateway.core.inference.request import Dialect, Sending
+from gateway.core.models import Model, Weights
+from gateway.core.prompt.chat import count_chat_prompt
 from gateway.core.refusal import Case, Refused
 
 HI = {"role": "user", "content": "Hi"}
@@ -22,6 +23,10 @@ LEFT_OUT = "nothing at all"
 def judge(**changes: Any) -> ChatRequest:
     body = {**BASE, **changes}
     return judge_chat(json.dumps({k: v for k, v in body.items() if v != LEFT_OUT}).encode())
+
+
+def sending(output_tokens: int, **dialect: Any) -> Sending:
+    return Sending("gpt-4o-mini", output_tokens, Dialect(**dialect))
 
 
 def refusal(**changes: Any) -> Refused:
@@ -165,7 +170,7 @@ def test_the_id_of_a_stored_sound_is_refused() -> None:
 )
 def test_what_is_allowed_passes_and_is_kept(changes: dict[str, Any]) -> None:
     request = judge(**changes)
-    sent = json.loads(upstream_body(request, 5, stream_usage=True))
+    sent = json.loads(request.upstream_body(sending(5)))
     for name, value in changes.items():
         if name not in ("max_tokens", "max_completion_tokens"):
             assert sent[name] == value
@@ -194,14 +199,14 @@ def test_the_cap_lies_between_what_is_wanted_and_what_is_worth_it(
     asked: int | None, bounds: tuple[int, int]
 ) -> None:
     model = Model("m", "openai", "o200k_base", 1000, 400, 100, 16, Weights())
-    assert output_bounds(judge(max_tokens=asked), model) == bounds
+    assert judge(max_tokens=asked).output_bounds(model) == bounds
 
 
 @pytest.mark.parametrize(
     "caps", [{}, {"max_tokens": 9}, {"max_tokens": 9, "max_completion_tokens": 8}]
 )
 def test_exactly_the_held_cap_is_sent_and_no_other(caps: dict[str, Any]) -> None:
-    sent = json.loads(upstream_body(judge(**caps), 33, stream_usage=True))
+    sent = json.loads(judge(**caps).upstream_body(sending(33)))
     assert sent["max_completion_tokens"] == 33
     assert "max_tokens" not in sent
 
@@ -209,7 +214,7 @@ def test_exactly_the_held_cap_is_sent_and_no_other(caps: dict[str, Any]) -> None
 @pytest.mark.parametrize("store", [LEFT_OUT, True, False, None, "yes"])
 def test_nothing_is_stored_upstream(store: Any) -> None:
     request = judge(store=store, metadata={"user": "ada"})
-    sent = json.loads(upstream_body(request, 5, stream_usage=True))
+    sent = json.loads(request.upstream_body(sending(5)))
     assert sent["store"] is False
     assert "metadata" not in sent
 
@@ -230,15 +235,15 @@ def test_nothing_is_stored_upstream(store: Any) -> None:
 )
 def test_usage_is_asked_for_and_the_client_s_options_are_kept(options: Any, asked: bool) -> None:
     request = judge(stream=True, stream_options=options)
-    sent = json.loads(upstream_body(request, 5, stream_usage=True))
+    sent = json.loads(request.upstream_body(sending(5)))
     others = options if isinstance(options, dict) else {}
     assert request.asked_usage is asked
     assert sent["stream_options"] == {**others, "include_usage": True}
 
 
 def test_usage_is_not_asked_for_where_it_is_not_understood() -> None:
-    streaming = upstream_body(judge(stream=True), 5, stream_usage=False)
-    whole = upstream_body(judge(), 5, stream_usage=True)
+    streaming = judge(stream=True).upstream_body(sending(5, stream_usage=False))
+    whole = judge().upstream_body(sending(5))
     assert "stream_options" not in json.loads(streaming)
     assert "stream_options" not in json.loads(whole)
 
@@ -297,7 +302,7 @@ def test_no_json_brings_anything_but_a_request_or_a_refusal(document: dict[str, 
         return
     assert request.choices >= 1
     assert count_chat_prompt(request.body, len) >= 0
-    sent = json.loads(upstream_body(request, 5, stream_usage=True))
+    sent = json.loads(request.upstream_body(sending(5)))
     assert [name for name in sent if name.startswith("max_")] == ["max_completion_tokens"]
     assert sent["store"] is False
 

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.core.answer import Usage
 from gateway.core.event import Outcome, Quality, decode_tail, encode_tail
 from gateway.core.hold import (
     NOTHING_USED,
@@ -22,8 +21,9 @@ from gateway.core.hold import (
     tail_of,
     usage_event,
 )
-from gateway.core.plan import Weights
+from gateway.core.models import Weights
 from gateway.core.pricing import Price
+from gateway.core.usage import Usage
 
 PRICE = Price("2026-11", input_nano_gbp=2_000_000, cached_nano_gbp=1_000_000, output_nano_gbp=10**7)
 HOLD = Hold(

@@ -5,7 +5,8 @@ Whether names and numbers are right is the configuration's business and tested t
 
 from __future__ import annotations
 
-from gateway.core.plan import Tier, Weights
+from gateway.core.models import Weights
+from gateway.core.plan import Tier
 
 
 def tier(*models: str) -> Tier:

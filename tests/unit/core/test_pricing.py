@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.core.plan import Weights
+from gateway.core.models import Weights
 from gateway.core.pricing import (
     Price,
     PriceTable,

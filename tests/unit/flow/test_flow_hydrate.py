@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from gateway.core.answer import Usage
 from gateway.core.hold import Ending
+from gateway.core.usage import Usage
 from gateway.flow import hydrate
 from gateway.flow.accounts import project
 from gateway.flow.hydrate import AT_ONCE_MAX, Hydrator

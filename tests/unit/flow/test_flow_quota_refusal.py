@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 
 from gateway.core.hold import Caller, Hold
-from gateway.core.plan import Weights
+from gateway.core.models import Weights
 from gateway.core.pricing import Price
 from gateway.core.quota.reserve import ReserveCode, ReserveReply
 from gateway.core.refusal import Case, Limit, Refused, TopUp, Upgrade

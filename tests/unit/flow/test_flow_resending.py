@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.core.answer import Usage
 from gateway.core.hold import Ending
 from gateway.core.identity import shard_of
+from gateway.core.usage import Usage
 from gateway.flow import shards as shards_module
 from gateway.flow.recent import RecentSettlements
 from gateway.flow.shards import Shards

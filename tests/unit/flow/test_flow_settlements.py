@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from gateway.core.answer import Usage
 from gateway.core.event import decode_tail
 from gateway.core.hold import Ending, Hold
 from gateway.core.identity import shard_of
 from gateway.core.quota.settle import Settlement, SettleReply
 from gateway.core.refusal import Refused
+from gateway.core.usage import Usage
 from gateway.flow import settlements
 from gateway.ports.quota_store import StoreRejected
 from tests.fakes.flow_rig import FlowRig, until

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.core.answer import Usage
 from gateway.core.hold import Ending
 from gateway.core.quota.settle import Correction
 from gateway.core.rid import derived_rid
+from gateway.core.usage import Usage
 from gateway.jobs import drain as drain_module
 from gateway.ports.ledger import Cursor, LedgerUnavailable
 from gateway.ports.quota_store import StoreUnavailable

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from gateway.core.answer import Usage
 from gateway.core.event import LedgerRow
 from gateway.core.hold import Ending, Hold
 from gateway.core.pricing import PriceTable
 from gateway.core.quota.settle import LapsedHold
+from gateway.core.usage import Usage
 from gateway.jobs import sweep as sweep_module
 from gateway.jobs.sweep import Sweep, SweepTerms
 from gateway.ports.quota_store import Leases, StoreUnavailable

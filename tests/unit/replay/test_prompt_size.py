@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from gateway.adapters.tokenizer.bpe import PIECE_CHARS, BpeTokenizer
-from gateway.core.prompt import count_chat_prompt
+from gateway.core.prompt.chat import count_chat_prompt
 from gateway.ports.tokenizer import ENCODINGS
 from gateway.replay.prompt import PromptWriter, message
 from gateway.standin.counting import prompt_tokens

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from gateway.core.answer import Usage
+from gateway.core.usage import Usage
 from gateway.replay.client import Failed, GatewayClient, Reply
 from gateway.replay.draw import Draw
 from gateway.replay.pace import Pace

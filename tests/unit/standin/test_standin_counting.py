@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.adapters.tokenizer.bpe import BpeTokenizer
-from gateway.core.prompt import count_chat_prompt
+from gateway.core.prompt.chat import count_chat_prompt
 from gateway.standin.counting import Usage, prompt_tokens
 from gateway.standin.tally import Served, Tally
 from gateway.standin.writing import SENTENCE_TOKENS, text

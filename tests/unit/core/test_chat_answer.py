@@ -9,15 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.core.answer import (
-    TOKENS_MAX,
-    Usage,
-    believe,
-    hide_chunk,
-    read_chunk,
-    read_completion,
-    read_usage,
-)
+from gateway.core.inference.chat_answer import read_chunk, read_completion, read_usage
+from gateway.core.usage import TOKENS_MAX, Usage, believe
 
 WIRE = {
     "prompt_tokens": 19,
@@ -148,7 +141,7 @@ def test_no_output_is_believed_only_where_no_text_is() -> None:
 def test_a_chunk_tells_its_text_and_whether_it_is_the_end() -> None:
     chunk = read_chunk(body(id="c", choices=[{"delta": {"content": "Hi"}}], usage=None))
     assert (chunk.texts(), chunk.usage, chunk.id) == (["Hi"], None, "c")
-    assert chunk.has_choices
+    assert not chunk.is_usage
     assert not chunk.is_done
     for done in (b"[DONE]", b" [DONE]", b"[DONE]\r"):
         assert read_chunk(done).is_done
@@ -160,8 +153,7 @@ def test_a_chunk_tells_its_text_and_whether_it_is_the_end() -> None:
 def test_only_the_usage_chunk_that_nobody_asked_for_is_hidden() -> None:
     last = read_chunk(body(choices=[], usage=WIRE))
     assert last.usage == USAGE
-    assert hide_chunk(last, client_asked=False)
-    assert not hide_chunk(last, client_asked=True)
+    assert last.is_usage
     shown = (
         body(choices=[], usage=None),
         body(choices=[], prompt_filter_results=[]),
@@ -170,13 +162,13 @@ def test_only_the_usage_chunk_that_nobody_asked_for_is_hidden() -> None:
         b"not json",
     )
     for data in shown:
-        assert not hide_chunk(read_chunk(data), client_asked=False), data
+        assert not read_chunk(data).is_usage, data
 
 
 def test_a_usage_chunk_is_hidden_even_when_its_figures_are_not_believed() -> None:
     for odd in ({"prompt_tokens": "many"}, {"id": 7}):
         chunk = read_chunk(body(**{"choices": [], "usage": WIRE | odd, **odd}))
-        assert hide_chunk(chunk, client_asked=False)
+        assert chunk.is_usage
 
 
 def test_an_error_object_is_told_from_an_answer() -> None:
@@ -223,4 +215,4 @@ def test_nothing_that_an_upstream_sends_raises(raw: bytes) -> None:
         assert all(isinstance(text, str) and text for text in answer.texts())
         assert isinstance(answer.is_error, bool)
         assert answer.id is None or answer.id.isprintable()
-    assert isinstance(hide_chunk(read_chunk(raw), client_asked=False), bool)
+    assert isinstance(read_chunk(raw).is_usage, bool)

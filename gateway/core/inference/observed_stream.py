@@ -1,16 +1,17 @@
 """A stream as it is watched on its way: what the client may see, and what is known so far.
 
-Bytes go in as they arrive and come out unchanged, but for the usage chunk that the client did not
-ask for. Text is counted as it passes and then forgotten, so a long stream takes no more memory than
-a short one. Nothing here reads or writes; whoever relays decides when it ends.
+Bytes go in as they arrive and come out unchanged, but for an event that the client did not ask for.
+Text is counted as it passes and then forgotten, so a long stream takes no more memory than a short
+one. Nothing here reads or writes; whoever relays decides when it ends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from gateway.core.answer import Usage, believe, hide_chunk, read_chunk
+from gateway.core.inference.request import Count, InferenceRequest
 from gateway.core.sse import SseEvent, SseReader
+from gateway.core.usage import Usage, believe
 
 # Text waits until there is this much of it: a tokenizer costs less on one long text than on many
 # short ones, and 8 KB for each of 5,000 streams are 40 MB.
@@ -18,10 +19,10 @@ _COUNT_CHARS = 8192
 
 
 class ObservedStream:
-    """One stream. `count` gives a text's tokens in the model's vocabulary."""
+    """The stream that answers `request`. `events`: how many with data have passed."""
 
-    def __init__(self, client_asked_usage: bool, count: Callable[[str], int]) -> None:
-        self._client_asked_usage = client_asked_usage
+    def __init__(self, request: InferenceRequest, count: Count) -> None:
+        self._request = request
         self._count = count
         self._reader = SseReader()
         self._reported: Usage | None = None
@@ -31,7 +32,8 @@ class ObservedStream:
         self._wrote_text = False
         self.is_done = False
         self.has_error = False
-        self.completion_id: str | None = None
+        self.events = 0
+        self.answer_id: str | None = None
         self.service_tier: str | None = None
 
     @property
@@ -62,17 +64,17 @@ class ObservedStream:
         """Learn from an event; whether the client may see it."""
         if event.data is None:  # a comment, which some upstreams send to keep a stream open
             return True
-        chunk = read_chunk(event.data)
-        self.is_done = self.is_done or chunk.is_done
-        self.has_error = self.has_error or chunk.is_error or event.name == "error"
-        self.completion_id = self.completion_id or chunk.id
-        self.service_tier = chunk.service_tier or self.service_tier
-        if chunk.wire_usage is not None:
-            self._reported = chunk.usage or self._reported
-        for text in chunk.texts():
+        said = self._request.read_event(event)
+        self.events += 1
+        self.is_done = self.is_done or said.is_done
+        self.has_error = self.has_error or said.is_error
+        self.answer_id = self.answer_id or said.id
+        self.service_tier = said.service_tier or self.service_tier
+        self._reported = said.usage or self._reported
+        for text in said.texts():
             self._wrote_text = True
             self._waiting.append(text)
             self._waiting_chars += len(text)
         if self._waiting_chars >= _COUNT_CHARS:
             self.written_tokens()
-        return not hide_chunk(chunk, self._client_asked_usage)
+        return not self._request.hides(said)

@@ -1,4 +1,4 @@
-"""What an answer of OpenAI says: usage, text, ids, ends.
+"""What an answer of a chat, or of a completion, says: usage, text, ids, ends.
 
 Reads whole answers (`read_completion`) and the chunks of a stream (`read_chunk`). Nothing here
 raises, whatever the bytes are: what cannot be read is an answer without usage whose text is all of
@@ -8,32 +8,16 @@ the text is None. How tokens become charges, and how text is counted, is not kno
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 
-TOKENS_MAX: Final = 2**40
-"""No call uses a trillion tokens; a larger figure is a fault of whoever wrote it."""
-
-LABEL_CHARS_MAX: Final = 128
-"""Ids and service tiers go into headers, logs and the ledger; OpenAI's ids have 38 characters."""
+from gateway.core.usage import Usage, believe, detail, label, usage_of
 
 _TEXT_KEYS: Final = frozenset(
     {"content", "refusal", "reasoning_content", "reasoning", "text", "name", "arguments", "input"}
     | {"transcript"}
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Tokens as the upstream reports them. `cached_tokens` are part of the prompt,
-    `reasoning_tokens` part of the output."""
-
-    prompt_tokens: int
-    cached_tokens: int
-    output_tokens: int
-    reasoning_tokens: int
 
 
 class _Function(msgspec.Struct, frozen=True, gc=False):
@@ -84,12 +68,12 @@ class _Answer(msgspec.Struct, frozen=True, gc=False):
     @property
     def id(self) -> str | None:
         """The upstream's id of the answer, None when it is missing or unfit for a header."""
-        return _label(self.wire_id)
+        return label(self.wire_id)
 
     @property
     def service_tier(self) -> str | None:
         """The tier that served the call, None when it is missing or unfit for a header."""
-        return _label(self.wire_tier)
+        return label(self.wire_tier)
 
     @property
     def usage(self) -> Usage | None:
@@ -135,9 +119,9 @@ class Chunk(_Answer, frozen=True, gc=False):
         return self is _DONE
 
     @property
-    def has_choices(self) -> bool:
-        """False for chunks about the call as a whole, such as the one with the usage."""
-        return bool(self.choices)
+    def is_usage(self) -> bool:
+        """True for the chunk about the call as a whole that comes when usage was asked for."""
+        return self.wire_usage is not None and self.choices == []
 
 
 _DONE: Final = Chunk()
@@ -154,8 +138,11 @@ def read_completion(raw: bytes) -> Completion:
         return Completion(**_read_leniently(raw))
 
 
-def read_chunk(data: bytes) -> Chunk:
-    """The data of one event. Never raises: what is not JSON is an opaque chunk to be relayed."""
+def read_chunk(data: bytes, name: str = "") -> Chunk:
+    """The data of one event, and the event's name. Never raises: what is not JSON is an opaque
+    chunk to be relayed."""
+    if name == "error":
+        return msgspec.structs.replace(read_chunk(data), error=True)
     if data == b"[DONE]":
         return _DONE
     try:
@@ -164,49 +151,16 @@ def read_chunk(data: bytes) -> Chunk:
         return _DONE if data.strip() == b"[DONE]" else Chunk(**_read_leniently(data))
 
 
-def hide_chunk(chunk: Chunk, client_asked: bool) -> bool:
-    """True for the usage chunk that was asked for by us and not by the client."""
-    return not client_asked and chunk.wire_usage is not None and chunk.choices == []
-
-
 def read_usage(wire: Any) -> Usage | None:
-    """Chat's usage object, or None when it is missing, zero, negative, absurd or not integers.
-
-    The parts are clamped to their wholes. `total_tokens` is not read: where it differs from the
-    sum, nothing says which of them is wrong.
-    """
+    """Chat's usage object, or None when it is missing, zero, negative, absurd or not integers."""
     if not isinstance(wire, dict):
         return None
-    prompt = _tokens(wire.get("prompt_tokens"))
-    output = _tokens(wire.get("completion_tokens"))
-    if not prompt or output is None:
-        return None
-    cached = _detail(wire.get("prompt_tokens_details"), "cached_tokens")
-    reasoning = _detail(wire.get("completion_tokens_details"), "reasoning_tokens")
-    return Usage(prompt, min(cached, prompt), output, min(reasoning, output))
-
-
-def believe(usage: Usage | None, wrote_text: bool) -> Usage | None:
-    """The usage, or None when it claims no output although text was seen."""
-    if usage is not None and wrote_text and not usage.output_tokens:
-        return None
-    return usage
-
-
-def _tokens(value: Any) -> int | None:
-    if type(value) is int and 0 <= value <= TOKENS_MAX:  # bool is an int, and no count
-        return value
-    return None
-
-
-def _detail(details: Any, name: str) -> int:
-    return (_tokens(details.get(name)) or 0) if isinstance(details, dict) else 0
-
-
-def _label(text: str | None) -> str | None:
-    if text and len(text) <= LABEL_CHARS_MAX and text.isascii() and text.isprintable():
-        return text
-    return None
+    return usage_of(
+        wire.get("prompt_tokens"),
+        detail(wire.get("prompt_tokens_details"), "cached_tokens"),
+        wire.get("completion_tokens"),
+        detail(wire.get("completion_tokens_details"), "reasoning_tokens"),
+    )
 
 
 def _message_texts(message: _Message, found: list[str]) -> None:

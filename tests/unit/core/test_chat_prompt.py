@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.adapters.tokenizer.bpe import BpeTokenizer
-from gateway.core.prompt import (
+from gateway.core.prompt.chat import (
     MESSAGE_TOKENS,
     OPAQUE_PART_TOKENS,
     REPLY_TOKENS,

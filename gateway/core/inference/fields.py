@@ -1,0 +1,60 @@
+"""Reading single fields of a request's body, and refusing them by name.
+
+What is wrong is told with the field's path and what was expected there; a value is never quoted at
+length. What the fields mean is not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from gateway.core.refusal import Case, Refused
+
+
+def model_of(body: Mapping[str, Any]) -> str:
+    """The name of the model that is called."""
+    model = body.get("model")
+    if not isinstance(model, str) or not model:
+        raise invalid("model", "a model's name")
+    return model
+
+
+def flag(body: Mapping[str, Any], name: str) -> bool:
+    """A switch that is off when it is missing or null."""
+    value = body.get(name)
+    if value is None:
+        return False
+    if not isinstance(value, bool):
+        raise invalid(name, "true or false")
+    return value
+
+
+def whole(body: Mapping[str, Any], name: str, most: int | None = None) -> int | None:
+    """A count from 1, None when it is missing."""
+    value = body.get(name)
+    if value is None:
+        return None
+    if type(value) is not int or value < 1 or (most is not None and value > most):
+        raise invalid(name, f"a whole number from 1{f' to {most}' if most else ''}")
+    return value
+
+
+def refuse_fields(body: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Refused when one of these asks for anything. An empty object counts as asking:
+    `web_search_options: {}` is how a search is switched on."""
+    for name in names:
+        if body.get(name) is not None and body[name] is not False:
+            raise unsupported(name, "is not available through this gateway")
+
+
+def invalid(param: str, expected: str) -> Refused:
+    """A field that does not hold what it must."""
+    return Refused(
+        Case.INVALID_VALUE, f"Invalid value for '{param}': expected {expected}.", param=param
+    )
+
+
+def unsupported(param: str, reason: str) -> Refused:
+    """A field that asks for what is not done here."""
+    return Refused(Case.UNSUPPORTED_PARAMETER, f"'{param}' {reason}.", param=param)

@@ -1,0 +1,18 @@
+"""Which judge reads the requests of which route.
+
+A judge makes a request of the bytes of a body, or raises Refused. Nobody else needs to know which
+APIs there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from gateway.core.inference.chat import judge_chat
+from gateway.core.inference.request import InferenceRequest
+from gateway.core.routes import CHAT
+
+JUDGES: Mapping[str, Callable[[bytes], InferenceRequest]] = MappingProxyType(
+    {CHAT.name: judge_chat}
+)
