@@ -113,6 +113,8 @@ def _upstreams(file: File) -> Iterator[Problem]:
         header = upstream.user_header
         if header is not None and header.lower() in _OWN_HEADERS:
             yield Problem(f"{path}.user_header", f"{header} is written by the gateway itself")
+        if header is not None and header.lower() == "api-key" and upstream.auth == "api-key":
+            yield Problem(f"{path}.user_header", "api-key carries the key (auth: api-key)")
         if not upstream.api_key.is_header_value:
             yield Problem(f"{path}.api_key", "expected printable ASCII without spaces")
 
@@ -121,8 +123,15 @@ def _model(file: File, name: str, model: Model) -> Iterator[Problem]:
     path = key_path("models", name)
     if not is_name(name) or name == _OTHER_MODELS:
         yield Problem(path, 'expected a name of letters, digits and ._:/-, and not "other"')
-    if model.upstream not in file.upstreams:
+    upstream = file.upstreams.get(model.upstream)
+    if upstream is None:
         yield Problem(f"{path}.upstream", _unknown(model.upstream, "upstreams", file.upstreams))
+    elif upstream.api_version is not None and name.endswith("*"):
+        yield Problem(
+            path,
+            f"upstreams.{model.upstream} has an api_version, so each deployment is named in the "
+            "path: write every name out, without a star",
+        )
     ladder = {
         "output_tokens_min": model.output_tokens_min,
         "output_tokens_default": model.output_tokens_default,

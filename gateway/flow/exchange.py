@@ -68,15 +68,19 @@ class Exchange:
         """Send the request once; on failure end the hold and say what went wrong."""
         hold, terms = admitted.hold, self._services.terms
         upstream = terms.models[hold.model].upstream
-        body = call.request.upstream_body(
-            Sending(call.request.model, hold.output_tokens, terms.dialects[upstream])
-        )
+        sending = Sending(call.request.model, hold.output_tokens, terms.dialects[upstream])
+        body = call.request.upstream_body(sending)
         sent_s = self._clock.monotonic_s()
         self._metrics.added_seconds("before", sent_s - call.received_s)
         try:
             source = await self._upstream.send(
                 UpstreamCall(
-                    upstream, call.route.upstream_path, body, hold.rid, hold.caller.user_id
+                    upstream=upstream,
+                    model=sending.model,
+                    path=call.route.upstream_path,
+                    body=body,
+                    rid=hold.rid,
+                    user_id=hold.caller.user_id,
                 )
             )
         except UpstreamUnreachable:
