@@ -61,7 +61,7 @@ class Client:
     async def events(self, sent: dict[str, Any], **headers: str) -> list[str]:
         async with self.post({**sent, "stream": True}, **headers) as response:
             assert response.status == 200, await response.text()
-            return _data_of(await response.text())
+            return data_of(await response.text())
 
     async def chunks(self, sent: dict[str, Any], **headers: str) -> list[dict[str, Any]]:
         *chunks, last = await self.events(sent, **headers)
@@ -83,6 +83,28 @@ class Client:
         writer.close()
         await writer.wait_closed()
         return received
+
+    def post_to(self, path: str, sent: Any, **headers: str) -> Any:
+        """`path` may be one under /v1, or one from the root."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        root = self.url.removesuffix("/v1") if path.startswith("/") else f"{self.url}/"
+        return self.session.post(root + path, json=sent, headers=named)
+
+    async def answer(self, path: str, sent: Any, **headers: str) -> dict[str, Any]:
+        async with self.post_to(path, sent, **headers) as response:
+            assert response.status == 200, await response.text()
+            answer: dict[str, Any] = await response.json()
+            return answer
+
+    async def refusal(self, path: str, sent: Any, **headers: str) -> tuple[int, dict[str, Any]]:
+        async with self.post_to(path, sent, **headers) as response:
+            return response.status, (await response.json())["error"]
+
+    async def stream(self, path: str, sent: dict[str, Any], **headers: str) -> str:
+        async with self.post_to(path, {**sent, "stream": True}, **headers) as response:
+            assert response.status == 200, await response.text()
+            text: str = await response.text()
+            return text
 
     async def ask(self, path: str, method: str = "GET") -> Any:
         address = self.url.removesuffix("/v1") + "/stand-in/" + path
@@ -106,7 +128,8 @@ class Client:
         await until(waiting)
 
 
-def _data_of(stream: str) -> list[str]:
+def data_of(stream: str) -> list[str]:
+    """The data of each event of a stream whose events have no name."""
     *events, rest = stream.split("\n\n")
     assert rest == ""
     assert all(event.startswith("data: ") for event in events)
