@@ -1,4 +1,8 @@
-"""The paths of OpenAI and of Azure OpenAI, and the API behind each; everything else is a 404."""
+"""The paths of OpenAI and of Azure OpenAI, and the API behind each; everything else is a 404.
+
+Whatever comes is counted by its path before it is answered, known or not. What an answer says is
+left to the APIs, how its call goes to `Calls`.
+"""
 
 from __future__ import annotations
 

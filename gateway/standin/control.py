@@ -1,4 +1,7 @@
-"""The stand-in's own paths: what it served and received, who waits, and the word to go on."""
+"""The stand-in's own paths: what it served and received, who waits, and the word to go on.
+
+They ask for no key and are counted nowhere, so that looking changes nothing.
+"""
 
 from __future__ import annotations
 

@@ -68,13 +68,15 @@ class Client:
         assert last == "[DONE]"
         return [json.loads(chunk) for chunk in chunks]
 
-    async def wire(self, sent: dict[str, Any], request_id: str) -> bytes:
+    async def wire(
+        self, sent: dict[str, Any], request_id: str, path: str = "/v1/chat/completions"
+    ) -> bytes:
         """Everything the stand-in sends on a fresh connection, whole answer or not."""
         address = URL(self.url)
         reader, writer = await asyncio.open_connection(address.host, address.port)
         payload = json.dumps(sent).encode()
         head = (
-            f"POST /v1/chat/completions HTTP/1.1\r\nHost: {address.authority}\r\n"
+            f"POST {path} HTTP/1.1\r\nHost: {address.authority}\r\n"
             f"X-Client-Request-Id: {request_id}\r\nContent-Length: {len(payload)}\r\n"
             "Connection: close\r\n\r\n"
         )
@@ -105,6 +107,15 @@ class Client:
             assert response.status == 200, await response.text()
             text: str = await response.text()
             return text
+
+    async def hung_up(self, sent: bytes) -> None:
+        """Send these bytes and close the connection once the stand-in has counted a request."""
+        address = URL(self.url)
+        _, writer = await asyncio.open_connection(address.host, address.port)
+        writer.write(sent)
+        await until(lambda: self.ask("paths"))
+        writer.close()
+        await writer.wait_closed()
 
     async def ask(self, path: str, method: str = "GET") -> Any:
         address = self.url.removesuffix("/v1") + "/stand-in/" + path
