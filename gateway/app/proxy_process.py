@@ -24,6 +24,7 @@ from gateway.config import Settings
 from gateway.flow.admit import Admission, Stores
 from gateway.flow.estimate import Estimator
 from gateway.flow.exchange import Exchange
+from gateway.flow.free import FreeExchange
 from gateway.flow.identify import Identities
 from gateway.flow.open_holds import OpenHolds
 from gateway.flow.relay import Drains, RelayServices
@@ -119,6 +120,7 @@ class Worker:
         observers = (metrics, stores.clock)
         self.proxy = Proxy(
             Exchange(self.admission, upstream, self.open_holds, services, observers),
+            FreeExchange(upstream, terms.models, metrics),
             identities,
             proxy_settings_of(settings, terms),
             observers,

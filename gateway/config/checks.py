@@ -143,6 +143,12 @@ def _model(file: File, name: str, model: Model) -> Iterator[Problem]:
             yield Problem(
                 f"{path}.{low}", f"expected at most {high} ({high_tokens}), found {low_tokens}"
             )
+    if model.output_tokens_max and not model.output_tokens_min:
+        yield Problem(
+            f"{path}.output_tokens_min",
+            "expected at least 1; it is 0 only where output_tokens_max is 0, of a model that "
+            "writes nothing",
+        )
     for kind in ("cached", "reasoning"):
         weight = getattr(model.weights, kind)
         if round(weight * PER_MILLE) / PER_MILLE != weight:

@@ -103,6 +103,7 @@ def _model(name: str, model: shape.Model) -> Model:
             cached_per_mille=round(model.weights.cached * PER_MILLE),
             reasoning_per_mille=round(model.weights.reasoning * PER_MILLE),
         ),
+        takes_audio=model.audio,
     )
 
 

@@ -107,10 +107,11 @@ class Model(Section, frozen=True):
     upstream: ranges.Text
     tokenizer: Literal["o200k_base", "cl100k_base"]
     context_tokens: ranges.Amount
-    output_tokens_max: ranges.Amount
-    output_tokens_default: ranges.Amount
-    output_tokens_min: ranges.Amount = 16
+    output_tokens_max: ranges.Allowance
+    output_tokens_default: ranges.Allowance
+    output_tokens_min: ranges.Allowance = 16
     weights: Weights = field(default_factory=Weights)
+    audio: bool = False
 
 
 class PriceLine(Section, frozen=True):

@@ -27,7 +27,7 @@ class Model:
 
     `output_tokens_default` is the cap that is held and sent when a caller names none;
     `output_tokens_min` is the lowest cap worth lowering to before a call is refused. A model that
-    writes nothing (embeddings) has 0 for all three.
+    writes nothing (embeddings) has 0 for all three. `takes_audio`: it hears and speaks in chats.
     """
 
     name: str
@@ -38,6 +38,7 @@ class Model:
     output_tokens_default: int
     output_tokens_min: int
     weights: Weights
+    takes_audio: bool = False
 
 
 class ModelTable:

@@ -10,11 +10,11 @@ from dataclasses import replace
 
 from gateway.core.hold import NOTHING_USED, Ending, Hold
 from gateway.core.inference.request import Sending
-from gateway.core.refusal import Case, QuotaView, Refused
+from gateway.core.refusal import QuotaView, Refused
 from gateway.flow.admit import Admission, Admitted, Call
 from gateway.flow.open_holds import OpenHold, OpenHolds
 from gateway.flow.relay import Relay, RelayServices
-from gateway.flow.upstream_refusal import refusal_of
+from gateway.flow.upstream_refusal import gave_up, refusal_of
 from gateway.ports.answer import Answer, AnswerHead, ClientGone
 from gateway.ports.clock import Clock
 from gateway.ports.metrics import Metrics
@@ -83,12 +83,9 @@ class Exchange:
                     user_id=hold.caller.user_id,
                 )
             )
-        except UpstreamUnreachable:
+        except UpstreamUnreachable as error:
             await self._settlements.release(hold)
-            raise Refused(
-                Case.UPSTREAM_UNAVAILABLE,
-                "The model's service cannot be reached. Nothing was charged.",
-            ) from None
+            raise gave_up(error) from None
         except (UpstreamBroke, UpstreamSilent) as error:
             raise await self._gave_up(hold, error) from None
         self._metrics.first_byte_seconds(hold.model, self._clock.monotonic_s() - sent_s)
@@ -157,19 +154,11 @@ class Exchange:
         head = _head(admitted, source)
         await answer.whole(replace(head, quota=_after(head.quota, hold, 0)), body)
 
-    async def _gave_up(self, hold: Hold, error: Exception) -> Refused:
+    async def _gave_up(self, hold: Hold, error: UpstreamBroke | UpstreamSilent) -> Refused:
         """Upstream had the whole request and then failed; it may send an invoice for it."""
-        silent = isinstance(error, UpstreamSilent)
-        await self._book_unknown(hold, 504 if silent else 502, None)
-        if silent:
-            return Refused(
-                Case.UPSTREAM_TIMEOUT,
-                "The model's service did not answer in time. Nothing was charged.",
-            )
-        return Refused(
-            Case.UPSTREAM_UNAVAILABLE,
-            "The model's service closed the connection before it answered. Nothing was charged.",
-        )
+        refused = gave_up(error)
+        await self._book_unknown(hold, refused.case.value.status, None)
+        return refused
 
     async def _book_unknown(self, hold: Hold, status: int, upstream_id: str | None) -> None:
         await self._settlements.settle(

@@ -36,10 +36,8 @@ class Identities:
         return await self._read(digest)
 
     async def again(self, key: str) -> Identity:
-        """The same, read anew: what was remembered turned out to be old."""
-        digest = self._digest(key)
-        self._known.pop(digest, None)
-        return await self._read(digest)
+        """The same, read anew: what is remembered may be old. It stays while nobody can say so."""
+        return await self._read(self._digest(key))
 
     def _digest(self, key: str) -> bytes:
         if not key.startswith(KEY_PREFIX) or len(key) > _KEY_CHARS_MAX or not key.isascii():
@@ -52,6 +50,7 @@ class Identities:
         except LedgerUnavailable as error:
             raise backend_unavailable("the user directory") from error
         if identity is None:
+            self._known.pop(digest, None)
             raise _unknown()
         self._known[digest] = identity
         if len(self._known) > _REMEMBERED_MAX:

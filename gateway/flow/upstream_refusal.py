@@ -1,4 +1,5 @@
-"""Upstream's refusals: which may be shown to a client as they are, and which may not.
+"""Upstream's refusals: which may be shown to a client as they are, and which may not; and what is
+said when no answer came at all.
 
 A 401 or 403 names part of *our* key, and `insufficient_quota` means that *our* account is empty;
 both are the operator's trouble and would mislead the user. A redirect is never followed: it could
@@ -12,6 +13,7 @@ from typing import Any
 import msgspec
 
 from gateway.core.refusal import Case, Refused
+from gateway.ports.upstream import UpstreamBroke, UpstreamSilent, UpstreamUnreachable
 
 _EXHAUSTED_RETRY_S = 60  # somebody has to pay a bill first
 
@@ -49,6 +51,24 @@ def refusal_of(status: int, body: bytes) -> Refused | None:
             "The model's service answered with a redirect, which is never followed.",
         )
     return None
+
+
+def gave_up(error: UpstreamUnreachable | UpstreamBroke | UpstreamSilent) -> Refused:
+    """What the client is told when upstream did not answer."""
+    if isinstance(error, UpstreamUnreachable):
+        return Refused(
+            Case.UPSTREAM_UNAVAILABLE,
+            "The model's service cannot be reached. Nothing was charged.",
+        )
+    if isinstance(error, UpstreamSilent):
+        return Refused(
+            Case.UPSTREAM_TIMEOUT,
+            "The model's service did not answer in time. Nothing was charged.",
+        )
+    return Refused(
+        Case.UPSTREAM_UNAVAILABLE,
+        "The model's service closed the connection before it answered. Nothing was charged.",
+    )
 
 
 def _names_quota(body: bytes) -> bool:

@@ -17,6 +17,7 @@ from aiohttp import web
 
 from gateway.core.identity import Identity
 from gateway.core.inference.judges import JUDGES
+from gateway.core.inference.moderations import judge_moderation
 from gateway.core.models import ModelTable
 from gateway.core.plan import Plan
 from gateway.core.refusal import Case, Refused
@@ -24,13 +25,14 @@ from gateway.core.rid import make_rid
 from gateway.core.routes import Route, match_route
 from gateway.flow.admit import Call
 from gateway.flow.exchange import Exchange
+from gateway.flow.free import FreeCall, FreeExchange
 from gateway.flow.identify import Identities
 from gateway.ports.answer import AnswerHead, ClientGone
 from gateway.ports.clock import Clock
 from gateway.ports.metrics import Metrics
 from gateway.web.cors import Cors
 from gateway.web.error_body import refusal_response
-from gateway.web.quota_headers import SERVER, answer_headers
+from gateway.web.quota_headers import SERVER, answer_headers, free_headers
 from gateway.web.request import bearer_key, client_id_of, read_body, sdk_retry_of, tag_of
 
 _encode = msgspec.json.Encoder().encode
@@ -56,11 +58,13 @@ class Proxy:
     def __init__(
         self,
         exchange: Exchange,
+        free: FreeExchange,
         identities: Identities,
         settings: ProxySettings,
         observers: tuple[Metrics, Clock],
     ) -> None:
         self._exchange = exchange
+        self._free = free
         self._identities = identities
         self._settings = settings
         self._metrics, self._clock = observers
@@ -103,6 +107,8 @@ class Proxy:
                 return await self._infer(route, request, rid, received_s)
             # No reserve follows that would find out what has changed, so the ledger is asked.
             identity = await self._identities.again(bearer_key(request))
+            if route.upstream_path:
+                return await self._forward(route, request, identity, rid)
             return self._models(route, parameter, identity, rid)
         except Refused as refused:
             return self._refuse(refused, route_name, rid)
@@ -145,6 +151,14 @@ class Proxy:
         if self._settings.log_decisions == "all":
             _log.info("admitted %s: %s, answered %s", rid, route.name, answer.response.status)
         return answer.response
+
+    async def _forward(
+        self, route: Route, request: web.BaseRequest, identity: Identity, rid: str
+    ) -> web.StreamResponse:
+        """A free call that upstream answers."""
+        body = await read_body(request, self._settings.body_bytes_max)
+        head, said = await self._free.run(FreeCall(rid, route, identity, judge_moderation(body)))
+        return web.Response(status=head.status, body=said, headers=list(free_headers(head, rid)))
 
     def _models(
         self, route: Route, model_name: str, identity: Identity, rid: str

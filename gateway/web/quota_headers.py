@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 from gateway.core.refusal import QuotaView
 from gateway.ports.answer import AnswerHead
+from gateway.ports.upstream import UpstreamHead
 
 # In place of aiohttp's own, which tells its version and Python's.
 SERVER = ("Server", "quota-gateway")
@@ -51,6 +52,19 @@ def answer_headers(
         yield "x-quota-charged-tokens", str(head.charged_tokens)
     if head.output_cap_tokens is not None:
         yield "x-quota-output-cap-tokens", str(head.output_cap_tokens)
+    yield from _of_upstream(head)
+
+
+def free_headers(head: UpstreamHead, rid: str) -> Iterator[tuple[str, str]]:
+    """All headers of a free call's answer but the framing: no quota was looked at."""
+    yield "Content-Type", head.content_type
+    yield SERVER
+    yield "x-request-id", rid
+    yield "x-quota-decision", "admitted"
+    yield from _of_upstream(head)
+
+
+def _of_upstream(head: AnswerHead | UpstreamHead) -> Iterator[tuple[str, str]]:
     if head.status >= 400:
         yield "x-quota-source", "upstream"
     if head.retry_after is not None:

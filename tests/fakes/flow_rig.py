@@ -16,7 +16,7 @@ from typing import Any
 
 from gateway.core.event import LedgerRow, ledger_row
 from gateway.core.identity import key_digest, shard_of
-from gateway.core.inference.chat import judge_chat
+from gateway.core.inference.judges import JUDGES
 from gateway.core.inference.request import Dialect
 from gateway.core.models import Model, ModelTable, Weights
 from gateway.core.period import Calendar, Period
@@ -24,7 +24,7 @@ from gateway.core.plan import PackOffer, Plan, Tier
 from gateway.core.pricing import Price, PriceTable, PriceVersion
 from gateway.core.quota.entitle import Snapshot
 from gateway.core.rid import make_rid
-from gateway.core.routes import CHAT
+from gateway.core.routes import CHAT, Route
 from gateway.flow.accounts import Accounts
 from gateway.flow.admit import Admission, Call, Stores
 from gateway.flow.estimate import Estimator
@@ -125,7 +125,7 @@ class FlowRig:
         tokenizer = CharTokenizer()
         self.services = RelayServices(
             settlements=self.settlements,
-            estimator=Estimator(tokenizer, dict.fromkeys((MODEL, "gpt-9"), "chars")),
+            estimator=Estimator(tokenizer, {each.name: each.tokenizer for each in terms.models}),
             drains=Drains(terms.drains_max),
             terms=terms,
         )
@@ -167,13 +167,17 @@ class FlowRig:
     def call(self, key: str, **body: Any) -> Call:
         """A chat call of eight tokens a prompt or so, changed by `body`."""
         asked = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], **body}
+        return self.call_to(CHAT, key, asked)
+
+    def call_to(self, route: Route, key: str, asked: dict[str, Any]) -> Call:
+        """A call of any metered route."""
         raw = json.dumps(asked).encode()
         self._rids += 1
         return Call(
             rid=make_rid(self.clock.now_ms(), self._rids.to_bytes(10, "big")),
-            route=CHAT,
+            route=route,
             key=key,
-            request=judge_chat(raw),
+            request=JUDGES[route.name](raw),
             body_bytes=len(raw),
             received_s=self.clock.monotonic_s(),
             tag="quiz",

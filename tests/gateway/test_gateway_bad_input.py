@@ -92,7 +92,16 @@ FIELDS: dict[str, tuple[dict[str, Any], str, str]] = {
     "background": ({"background": True}, "unsupported_parameter", "background"),
     "conversation": ({"conversation": "conv_1"}, "unsupported_parameter", "conversation"),
     "stored prompt": ({"prompt": {"id": "pmpt_1"}}, "unsupported_parameter", "prompt"),
-    "prediction": ({"prediction": {"type": "content"}}, "unsupported_parameter", "prediction"),
+    "prediction of nothing": (
+        {"prediction": {"type": "content"}},
+        "invalid_value",
+        "prediction",
+    ),
+    "prediction and a cap": (
+        {"prediction": {"type": "content", "content": "Hi"}, "max_tokens": 9},
+        "unsupported_parameter",
+        "max_tokens",
+    ),
     "audio": ({"modalities": ["text", "audio"]}, "unsupported_parameter", "modalities"),
     "web search": ({"web_search_options": {"a": 1}}, "unsupported_parameter", "web_search_options"),
     "picture": (
@@ -222,7 +231,6 @@ def test_a_tag_that_does_not_fit_the_ledger_is_refused(
 
 UNKNOWN_TARGETS = (
     "GET /v1/chat/completions",
-    "POST /v1/completions",
     "POST /v1/responses",
     "GET /v1/files",
     "POST /v1/files",

@@ -1,7 +1,8 @@
 """What the gateway knows of a chat completion's request: what it may ask, and what is sent on.
 
 A field that would let a call reach stored objects, run hosted tools or spend what is not metered
-is refused by name; a field unknown here goes through. The cap sent upstream is always the cap held.
+is refused by name; a field unknown here goes through. The cap sent upstream is always the cap held;
+with a prediction none may be sent, so what the model can write at most is held.
 """
 
 from __future__ import annotations
@@ -10,38 +11,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gateway.core.inference.caps import CAPS, asked_cap, cap_bounds
 from gateway.core.inference.chat_answer import Chunk, Completion, read_chunk, read_completion
 from gateway.core.inference.chat_words import broken_chunk, closing_chunks
+from gateway.core.inference.completing import CHOICES_MAX, STORED, asked_usage, sent_body
 from gateway.core.inference.fields import flag, invalid, model_of, refuse_fields, unsupported, whole
 from gateway.core.inference.request import Closing, Count, Sending, StreamEvent
 from gateway.core.json_body import encode, read_object
 from gateway.core.models import Model
-from gateway.core.prompt.chat import count_chat_prompt
+from gateway.core.prompt.chat import count_chat_prompt, count_content
 from gateway.core.refusal import Case
 from gateway.core.sse import SseEvent
 
-CHOICES_MAX = 128  # OpenAI's own bound on n
-_CAPS = ("max_completion_tokens", "max_tokens")
-# Stored objects of the one upstream account, work that ends after its answer, and spending that is
-# not metered yet.
-_UNSUPPORTED = (
-    "audio",
-    "background",
-    "container",
-    "conversation",
-    "prediction",
-    "previous_response_id",
-    "prompt",
-    "web_search_options",
-)
-_METERED_PARTS = ("text", "refusal")
+# A stored prompt, and a search that is billed by the call.
+_UNSUPPORTED = (*STORED, "prompt", "web_search_options")
+_MODALITIES = ("text", "audio")
+_METERED_PARTS = ("text", "refusal", "input_audio")
 _METERED_TOOLS = ("function", "custom")
 
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
     """A chat request as judged. `output_tokens_asked` is the caller's cap, None when it has none;
-    `asked_usage`: the client wants the stream's usage chunk."""
+    `asked_usage`: the client wants the stream's usage chunk; `predicted`: the content that it
+    foresees; `sound`: the first field that needs a model which hears or speaks."""
 
     body: Mapping[str, Any]
     model: str
@@ -49,31 +42,36 @@ class ChatRequest:
     asked_usage: bool
     choices: int
     output_tokens_asked: int | None
+    predicted: Any
+    sound: str | None
 
     @property
     def text_only(self) -> bool:
-        return True
+        return self.sound is None and self.predicted is None
 
     def count_prompt(self, model: Model, count: Count) -> int:
-        return count_chat_prompt(self.body, count)
+        """With the prediction: what of it is not used is billed beside the answer."""
+        if self.sound and not model.takes_audio:
+            raise unsupported(
+                self.sound, f"needs a model with audio; '{self.model[:100]}' has none"
+            )
+        predicted_tokens = count_content(self.predicted, count) * self.choices
+        return count_chat_prompt(self.body, count) + predicted_tokens
 
     def output_bounds(self, model: Model) -> tuple[int, int]:
-        wanted = min(
-            self.output_tokens_asked or model.output_tokens_default, model.output_tokens_max
+        wanted, least = cap_bounds(
+            self.model, self.output_tokens_asked or model.output_tokens_default, model
         )
-        return wanted, min(wanted, model.output_tokens_min)
+        if self.predicted is not None:
+            return model.output_tokens_max, model.output_tokens_max
+        return wanted, least
 
     def upstream_body(self, sending: Sending) -> bytes:
-        """`metadata` is left out because upstream takes it only for completions that it stores."""
-        body = {k: v for k, v in self.body.items() if k not in (*_CAPS, "metadata", "store")}
-        body["model"] = sending.model
-        body[sending.dialect.cap_name] = sending.output_tokens
+        body = sent_body(self.body, self.stream, sending)
+        if self.predicted is None:
+            body[sending.dialect.cap_name] = sending.output_tokens
         if sending.dialect.knows_store:
             body["store"] = False
-        if not sending.dialect.stream_usage:
-            body.pop("stream_options", None)
-        elif self.stream:
-            body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
         return encode(body)
 
     def read_whole(self, raw: bytes) -> Completion:
@@ -96,24 +94,65 @@ def judge_chat(raw: bytes) -> ChatRequest:
     """Read a chat request; Refused when it is malformed or asks for what is not available."""
     body = read_object(raw)
     refuse_fields(body, _UNSUPPORTED)
-    if body.get("modalities") not in (None, ["text"]):
-        raise unsupported("modalities", "other than text are not available through this gateway")
     model = model_of(body)
     _judge_messages(body.get("messages"))
     _judge_tools(body.get("tools"))
-    options = body.get("stream_options") or {}
-    if not isinstance(options, dict):
-        raise invalid("stream_options", "an object")
     return ChatRequest(
         body=body,
         model=model,
         stream=flag(body, "stream"),
-        asked_usage=options.get("include_usage") is True,
+        asked_usage=asked_usage(body),
         choices=whole(body, "n", CHOICES_MAX) or 1,
-        output_tokens_asked=min(
-            (cap for cap in (whole(body, name) for name in _CAPS) if cap), default=None
-        ),
+        output_tokens_asked=asked_cap(body),
+        predicted=_predicted(body),
+        sound=_spoken(body) or _heard(body["messages"]),
     )
+
+
+def _predicted(body: Mapping[str, Any]) -> Any:
+    """The content of the prediction, None without one. OpenAI takes no cap beside one ("Predicted
+    Outputs", limitations), and leaving a caller's cap out would spend more than was asked for."""
+    prediction = body.get("prediction")
+    if prediction is None:
+        return None
+    content = prediction.get("content") if isinstance(prediction, dict) else None
+    if isinstance(content, list):
+        for number, part in enumerate(content):
+            _judge_part(f"prediction.content[{number}]", part, ("text",))
+    elif not isinstance(content, str):
+        raise invalid("prediction", "an object whose content is text or a list of text parts")
+    for name in CAPS:
+        if body.get(name) is not None:
+            raise unsupported(name, "is not available together with 'prediction'")
+    return content
+
+
+def _spoken(body: Mapping[str, Any]) -> str | None:
+    """The field that asks for a spoken answer. A voice with an id is an object of the account."""
+    modalities, audio = body.get("modalities"), body.get("audio")
+    if modalities is not None and not (
+        isinstance(modalities, list) and modalities and all(m in _MODALITIES for m in modalities)
+    ):
+        raise unsupported("modalities", "other than text and audio are not available here")
+    if audio is not None and not isinstance(audio, dict):
+        raise invalid("audio", "an object with a voice and a format")
+    if audio and not isinstance(audio.get("voice", ""), str):
+        raise unsupported(
+            "audio.voice", "must be the name of a voice; stored ones are not available"
+        )
+    if modalities and "audio" in modalities:
+        return "modalities"
+    return "audio" if audio is not None else None
+
+
+def _heard(messages: list[dict[str, Any]]) -> str | None:
+    """Where the first recording stands in messages that were judged."""
+    for place, message in enumerate(messages):
+        content = message.get("content")
+        for number, part in enumerate(content if isinstance(content, list) else ()):
+            if part["type"] == "input_audio":
+                return f"messages[{place}].content[{number}]"
+    return None
 
 
 def _judge_messages(messages: Any) -> None:
@@ -133,13 +172,17 @@ def _judge_messages(messages: Any) -> None:
             raise invalid(f"{where}.content", "text or a list of content parts")
 
 
-def _judge_part(where: str, part: Any) -> None:
+def _judge_part(where: str, part: Any, kinds: tuple[str, ...] = _METERED_PARTS) -> None:
     if not isinstance(part, dict) or not isinstance(part.get("type"), str):
         raise invalid(where, "an object with a type")
     kind = part["type"]
-    if kind not in _METERED_PARTS:
+    if kind not in kinds:
         raise unsupported(where, f"of type {kind[:40]!r} is not metered by this gateway yet")
-    if not isinstance(part.get(kind), str):
+    if kind == "input_audio":
+        sound = part.get(kind)
+        if not isinstance(sound, dict) or not isinstance(sound.get("data"), str):
+            raise invalid(f"{where}.{kind}", "an object with data, in base64, and its format")
+    elif not isinstance(part.get(kind), str):
         raise invalid(f"{where}.{kind}", "text")
 
 

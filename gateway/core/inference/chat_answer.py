@@ -8,7 +8,7 @@ the text is None. How tokens become charges, and how text is counted, is not kno
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -124,6 +124,7 @@ class Chunk(_Answer, frozen=True, gc=False):
         return self.wire_usage is not None and self.choices == []
 
 
+_Said = TypeVar("_Said", Completion, Chunk)
 _DONE: Final = Chunk()
 _completion_decoder = msgspec.json.Decoder(Completion)
 _chunk_decoder = msgspec.json.Decoder(Chunk)
@@ -149,6 +150,19 @@ def read_chunk(data: bytes, name: str = "") -> Chunk:
         return _chunk_decoder.decode(data)
     except _UNREADABLE:
         return _DONE if data.strip() == b"[DONE]" else Chunk(**_read_leniently(data))
+
+
+def without_echo(said: _Said, prompt: str | None) -> _Said:
+    """The same without the prompt that its texts begin with; None: they are nothing else."""
+    if not said.choices:
+        return said
+    choices = [
+        msgspec.structs.replace(
+            choice, text=None if prompt is None else (choice.text or "").removeprefix(prompt)
+        )
+        for choice in said.choices
+    ]
+    return msgspec.structs.replace(said, choices=choices)
 
 
 def read_usage(wire: Any) -> Usage | None:

@@ -1,7 +1,7 @@
-"""The few events that the gateway itself writes into a chat's stream, in OpenAI's form.
+"""The few events that the gateway itself writes into a stream of a chat or a completion.
 
-SDKs raise the first as an API error and read the second as an ordinary end at the cap, so that no
-client needs to know of the gateway.
+They have OpenAI's form: SDKs raise the first as an API error and read the second as an ordinary end
+at the cap, so that no client needs to know of the gateway.
 """
 
 from __future__ import annotations
@@ -23,14 +23,24 @@ def broken_chunk(case: Case, message: str) -> bytes:
 
 
 def closing_chunks(closing: Closing) -> bytes:
-    """Every choice ends at its cap, then the stream does."""
+    """Every choice of a chat ends at its cap, then the stream does."""
+    return _closing(closing, ("chatcmpl", "chat.completion.chunk"), {"delta": {}})
+
+
+def closing_texts(closing: Closing) -> bytes:
+    """The same for a completion."""
+    return _closing(closing, ("cmpl", "text_completion"), {"text": ""})
+
+
+def _closing(closing: Closing, kind: tuple[str, str], nothing: dict[str, object]) -> bytes:
+    """`kind`: how ids begin, and what the chunk is. `nothing`: a choice that writes no more."""
     choices: list[dict[str, object]] = [
-        {"index": index, "delta": {}, "logprobs": None, "finish_reason": "length"}
+        {"index": index, **nothing, "logprobs": None, "finish_reason": "length"}
         for index in range(closing.choices)
     ]
     chunk = {
-        "id": closing.answer_id or f"chatcmpl-{closing.rid}",
-        "object": "chat.completion.chunk",
+        "id": closing.answer_id or f"{kind[0]}-{closing.rid}",
+        "object": kind[1],
         "created": made_ms(closing.rid) // 1000,
         "model": closing.model,
         "choices": choices,

@@ -30,13 +30,15 @@ def flag(body: Mapping[str, Any], name: str) -> bool:
     return value
 
 
-def whole(body: Mapping[str, Any], name: str, most: int | None = None) -> int | None:
-    """A count from 1, None when it is missing."""
+def whole(
+    body: Mapping[str, Any], name: str, most: int | None = None, least: int = 1
+) -> int | None:
+    """A count from `least` on, None when it is missing."""
     value = body.get(name)
     if value is None:
         return None
-    if type(value) is not int or value < 1 or (most is not None and value > most):
-        raise invalid(name, f"a whole number from 1{f' to {most}' if most else ''}")
+    if type(value) is not int or value < least or (most is not None and value > most):
+        raise invalid(name, f"a whole number from {least}{f' to {most}' if most else ''}")
     return value
 
 

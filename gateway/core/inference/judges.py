@@ -1,7 +1,7 @@
 """Which judge reads the requests of which route.
 
 A judge makes a request of the bytes of a body, or raises Refused. Nobody else needs to know which
-APIs there are.
+metered APIs there are.
 """
 
 from __future__ import annotations
@@ -10,9 +10,15 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from gateway.core.inference.chat import judge_chat
+from gateway.core.inference.completions import judge_completions
+from gateway.core.inference.embeddings import judge_embeddings
 from gateway.core.inference.request import InferenceRequest
-from gateway.core.routes import CHAT
+from gateway.core.routes import CHAT, COMPLETIONS, EMBEDDINGS
 
 JUDGES: Mapping[str, Callable[[bytes], InferenceRequest]] = MappingProxyType(
-    {CHAT.name: judge_chat}
+    {
+        CHAT.name: judge_chat,
+        COMPLETIONS.name: judge_completions,
+        EMBEDDINGS.name: judge_embeddings,
+    }
 )

@@ -16,6 +16,8 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from gateway.core.prompt.sound import count_sound
+
 Count = Callable[[str], int]
 
 MESSAGE_TOKENS: Final = 3  # <|start|> … <|message|> … <|end|>
@@ -29,7 +31,7 @@ SEVERAL_CALLS_TOKENS: Final = 21  # several are wrapped in a parallel call, and 
 FORMAT_TOKENS: Final = 12  # a heading and the name of the response format
 
 OPAQUE_PART_TOKENS: Final = 1_445
-"""A picture, sound or file, which is never counted as text. The most that a picture costs on
+"""A picture or file, which is never counted as text. The most that a picture costs on
 gpt-4o: 85 and 8 tiles of 170."""
 
 _RENDERED: Final = frozenset(
@@ -123,6 +125,8 @@ def _count_call(call: Any, count: Count) -> int:
 def _count_part(part: Any, count: Count) -> int:
     if not isinstance(part, dict):
         return count(_text(part))
+    if part.get("type") == "input_audio":
+        return count_sound(part.get("input_audio"))
     for key in ("text", "refusal"):
         if isinstance(part.get(key), str):
             return count(part[key])

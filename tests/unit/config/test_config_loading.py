@@ -130,6 +130,19 @@ def test_settings_cannot_be_changed(tmp_path: Path, section: str, key: str) -> N
         setattr(getattr(settings, section) if section else settings, key, None)
 
 
+def test_a_model_may_write_nothing_and_another_may_speak(tmp_path: Path) -> None:
+    silent = "output_tokens_max: 0, output_tokens_default: 0, output_tokens_min: 0, audio: true"
+    text = MINIMAL.replace("output_tokens_max: 100, output_tokens_default: 50", silent)
+    model = load_text(tmp_path, text).models["mini"]
+    assert (model.output_tokens_max, model.output_tokens_default, model.output_tokens_min) == (
+        0,
+        0,
+        0,
+    )
+    assert model.takes_audio
+    assert not load_text(tmp_path, MINIMAL).models["mini"].takes_audio
+
+
 def test_weights_are_kept_in_thousandths(tmp_path: Path) -> None:
     weighted = MINIMAL.replace(
         "output_tokens_default: 50", "output_tokens_default: 50, weights: {cached: 0.125}"

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.core.inference.caps import CAPS
 from gateway.core.inference.chat import ChatRequest, judge_chat
 from gateway.core.inference.request import Dialect, Sending
 from gateway.core.models import Model, Weights
@@ -51,6 +52,7 @@ ODD = [
     *each("n", 0, -1, 129, 2**62, 1.0, "2", True, [2], {"a": 1}),
     *each("max_tokens", 0, -5, 1.5, 10.0, "10", True, [], {}),
     *each("max_completion_tokens", 0, -1, 2.5, "x", False, [1]),
+    *each("n_predict", -1, 0, "10", 1.5, True),
     *each("tools", {}, "web_search", 3, {"type": "function"}),
 ]
 
@@ -92,21 +94,19 @@ def test_an_odd_message_is_refused_by_its_place(messages: Any, param: str) -> No
 
 
 UNMETERED = [
-    {"audio": {"voice": "alloy", "format": "wav"}},
     {"background": True},
     {"background": "false"},
     {"container": "cntr_1"},
     {"conversation": "conv_1"},
     {"conversation": {"id": "conv_1"}},
-    {"prediction": {"type": "content", "content": "long"}},
     {"previous_response_id": "resp_1"},
     {"prompt": {"id": "pmpt_1"}},
     # The empty object is how a search is asked for.
     {"web_search_options": {}},
     {"web_search_options": {"search_context_size": "low"}},
-    {"modalities": ["text", "audio"]},
-    {"modalities": ["audio"]},
+    {"modalities": []},
     {"modalities": ["video"]},
+    {"modalities": ["text", "video"]},
     {"modalities": "audio"},
     {"modalities": 3},
     {"modalities": True},
@@ -137,7 +137,7 @@ def test_a_tool_that_runs_upstream_is_refused_by_its_place(tool: Any) -> None:
     assert (refused.case, refused.param) == (Case.UNSUPPORTED_PARAMETER, "tools[1]")
 
 
-@pytest.mark.parametrize("kind", ["image_url", "input_audio", "file", "video", "Text", "x" * 999])
+@pytest.mark.parametrize("kind", ["image_url", "file", "video", "Text", "x" * 999])
 def test_a_part_that_is_not_metered_is_refused_by_its_place(kind: str) -> None:
     parts = [{"type": "text", "text": "Hi"}, {"type": kind, kind: {"file_id": "file-1"}}]
     refused = refusal(messages=[HI, *said(parts)])
@@ -172,7 +172,7 @@ def test_what_is_allowed_passes_and_is_kept(changes: dict[str, Any]) -> None:
     request = judge(**changes)
     sent = json.loads(request.upstream_body(sending(5)))
     for name, value in changes.items():
-        if name not in ("max_tokens", "max_completion_tokens"):
+        if name not in CAPS:
             assert sent[name] == value
 
 
@@ -185,6 +185,7 @@ def test_what_is_allowed_passes_and_is_kept(changes: dict[str, Any]) -> None:
         ({"max_tokens": 7, "max_completion_tokens": 9}, 7),
         ({"max_tokens": 9, "max_completion_tokens": 7}, 7),
         ({"max_tokens": None, "max_completion_tokens": 7}, 7),
+        ({"n_predict": 5, "max_completion_tokens": 7}, 5),
     ],
 )
 def test_of_two_caps_the_smaller_is_asked_for(caps: dict[str, Any], asked: int | None) -> None:
@@ -203,12 +204,26 @@ def test_the_cap_lies_between_what_is_wanted_and_what_is_worth_it(
 
 
 @pytest.mark.parametrize(
-    "caps", [{}, {"max_tokens": 9}, {"max_tokens": 9, "max_completion_tokens": 8}]
+    "caps",
+    [
+        {},
+        {"max_tokens": 9},
+        {"max_tokens": 9, "max_completion_tokens": 8},
+        {"n_predict": 9999, "max_completion_tokens": 8},
+    ],
 )
 def test_exactly_the_held_cap_is_sent_and_no_other(caps: dict[str, Any]) -> None:
     sent = json.loads(judge(**caps).upstream_body(sending(33)))
-    assert sent["max_completion_tokens"] == 33
-    assert "max_tokens" not in sent
+    assert {name: sent[name] for name in CAPS if name in sent} == {"max_completion_tokens": 33}
+
+
+def test_a_model_that_writes_nothing_is_refused_with_a_way_on() -> None:
+    model = Model("embed", "openai", "cl100k_base", 1000, 0, 0, 0, Weights())
+    with pytest.raises(Refused) as caught:
+        judge(model="embed").output_bounds(model)
+    assert (caught.value.case, caught.value.param) == (Case.INVALID_VALUE, "model")
+    assert "'embed' writes no text" in caught.value.message
+    assert "/v1/embeddings" in caught.value.message
 
 
 @pytest.mark.parametrize("store", [LEFT_OUT, True, False, None, "yes"])
@@ -248,6 +263,9 @@ def test_usage_is_not_asked_for_where_it_is_not_understood() -> None:
     assert "stream_options" not in json.loads(whole)
 
 
+HEARS = Model("m", "openai", "o200k_base", 1000, 400, 100, 16, Weights(), takes_audio=True)
+
+
 # --- any JSON, any bytes ---------------------------------------------------------------------
 
 NAMES = sorted(
@@ -256,7 +274,7 @@ NAMES = sorted(
     | {"properties", "enum", "items", "anyOf", "required", "tool_calls", "arguments", "custom"}
     | {"stream", "stream_options", "include_usage", "n", "max_tokens", "max_completion_tokens"}
     | {"store", "metadata", "prediction", "web_search_options", "response_format", "json_schema"}
-    | {"schema", "tool_choice", "strict"}
+    | {"schema", "tool_choice", "strict", "input_audio", "data", "format", "voice"}
 )
 LEAVES = (
     st.none()
@@ -276,7 +294,12 @@ ANY = st.recursive(
     ),
     max_leaves=12,
 )
-PART = st.fixed_dictionaries({"type": st.just("text"), "text": st.text(max_size=5)}) | ANY
+SOUND = st.fixed_dictionaries({"data": st.text(max_size=5)}, optional={"format": ANY}) | ANY
+PART = (
+    st.fixed_dictionaries({"type": st.just("text"), "text": st.text(max_size=5)})
+    | st.fixed_dictionaries({"type": st.just("input_audio"), "input_audio": SOUND})
+    | ANY
+)
 MESSAGE = st.fixed_dictionaries(
     {"role": st.just("user")},
     optional={"content": st.text(max_size=5) | st.lists(PART, max_size=2) | ANY}
@@ -289,7 +312,9 @@ TOOL = st.fixed_dictionaries(
 NEARLY = st.fixed_dictionaries(
     {"model": st.just("m"), "messages": st.lists(MESSAGE | ANY, min_size=1, max_size=3)},
     optional={"tools": st.lists(TOOL, max_size=2) | ANY, "functions": st.lists(ANY, max_size=2)}
-    | dict.fromkeys(("modalities", "tool_choice", "response_format", "function_call"), ANY)
+    | dict.fromkeys(("tool_choice", "response_format", "function_call"), ANY)
+    | {"prediction": st.fixed_dictionaries({"content": st.lists(PART) | ANY}) | ANY}
+    | {"modalities": st.lists(st.sampled_from(["text", "audio"])) | ANY}
     | dict.fromkeys(("stream", "stream_options", "n", "max_tokens", "store", "audio"), ANY),
 )
 
@@ -301,9 +326,12 @@ def test_no_json_brings_anything_but_a_request_or_a_refusal(document: dict[str, 
     if request is None:
         return
     assert request.choices >= 1
-    assert count_chat_prompt(request.body, len) >= 0
+    assert request.count_prompt(HEARS, len) >= count_chat_prompt(request.body, len) >= 0
+    least, most = sorted(request.output_bounds(HEARS))
+    assert 0 < least <= most <= HEARS.output_tokens_max
     sent = json.loads(request.upstream_body(sending(5)))
-    assert [name for name in sent if name.startswith("max_")] == ["max_completion_tokens"]
+    caps = [name for name in sent if name in CAPS]
+    assert caps == ([] if request.predicted is not None else ["max_completion_tokens"])
     assert sent["store"] is False
 
 

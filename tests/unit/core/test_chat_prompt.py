@@ -107,15 +107,21 @@ def test_several_calls_cost_their_wrapping_and_all_their_arguments() -> None:
     assert two - one == len("look" + ARGUMENTS) + 20
 
 
-def test_pictures_sounds_and_files_are_never_counted_as_text() -> None:
+def test_pictures_and_files_are_never_counted_as_text() -> None:
     data = "data:image/png;base64," + "A" * 100_000
     for part in (
         {"type": "image_url", "image_url": {"url": data}},
-        {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}},
         {"type": "file", "file": {"file_data": data}},
     ):
         content = [{"type": "text", "text": "what?"}, part]
         assert count_content(content, letters) == 5 + OPAQUE_PART_TOKENS
+
+
+def test_a_recording_is_counted_by_its_size_whatever_stands_beside_it() -> None:
+    sound = {"data": "A" * 100_000, "format": "mp3"}
+    for beside in ({}, {"text": "short"}, {"refusal": ""}):
+        part = {"type": "input_audio", "input_audio": sound, **beside}
+        assert count_content([part], letters) == 750
 
 
 def test_counting_is_linear_in_the_request() -> None:

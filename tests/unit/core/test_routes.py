@@ -8,8 +8,17 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from gateway.core.inference.judges import JUDGES
 from gateway.core.refusal import Case, Refused
-from gateway.core.routes import CHAT, MODEL, MODELS, match_route
+from gateway.core.routes import (
+    CHAT,
+    COMPLETIONS,
+    EMBEDDINGS,
+    MODEL,
+    MODELS,
+    MODERATIONS,
+    match_route,
+)
 
 HOSTILE = [
     # absolute form, authority form, another host
@@ -86,8 +95,9 @@ HOSTILE = [
     "/v1/containers",
     "/v1/fine_tuning/jobs",
     "/v1/organization/admin_api_keys",
-    "/v1/embeddings",
-    "/v1/completions",
+    "/v1/embeddings/",
+    "/v1/completions/cmpl-1",
+    "/v1/moderations%2f",
     "/v1/realtime",
 ]
 HOSTILE_MODELS = [
@@ -98,7 +108,10 @@ HOSTILE_MODELS = [
     *("//v1/models/a", "http://h/v1/models/a", "/v1/Models", "/v1/models/a#b", "/v1/models/a,b"),
 ]
 METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "CONNECT", "TRACE"]
-OPEN = {("POST", "/v1/chat/completions"), ("GET", "/v1/models")}
+POSTED = {
+    *("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/moderations"),
+}
+OPEN = {*(("POST", path) for path in POSTED), ("GET", "/v1/models")}
 
 
 @pytest.mark.parametrize(
@@ -108,6 +121,9 @@ OPEN = {("POST", "/v1/chat/completions"), ("GET", "/v1/models")}
         ("POST", "/v1/chat/completions?api-version=1", "chat", ""),
         ("POST", "/v1/chat/completions?", "chat", ""),
         ("POST", "/v1/chat/completions?a=/../%2e%2e//x", "chat", ""),
+        ("POST", "/v1/completions", "completions", ""),
+        ("POST", "/v1/embeddings?x", "embeddings", ""),
+        ("POST", "/v1/moderations", "moderations", ""),
         ("GET", "/v1/models", "models", ""),
         ("GET", "/v1/models/gpt-4o-mini", "model", "gpt-4o-mini"),
         ("GET", "/v1/models/ft:gpt-4o:org::id", "model", "ft:gpt-4o:org::id"),
@@ -129,7 +145,7 @@ def test_a_hostile_target_never_matches(target: str) -> None:
 
 
 @pytest.mark.parametrize("method", [*METHODS, "get", "post", "Post", "", "POST "])
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/models"])
+@pytest.mark.parametrize("path", sorted({*POSTED, "/v1/models"}))
 def test_only_the_declared_method_matches(method: str, path: str) -> None:
     if (method, path) in OPEN:
         assert match_route(method, path)
@@ -140,7 +156,20 @@ def test_only_the_declared_method_matches(method: str, path: str) -> None:
 
 PIECES = st.sampled_from(
     [
-        *("/v1", "/chat", "/completions", "/models", "/gpt-4o", "/", "//", ".", "..", "%2e", "%2f"),
+        *(
+            "/v1",
+            "/chat",
+            "/completions",
+            "/embeddings",
+            "/models",
+            "/gpt-4o",
+            "/",
+            "//",
+            ".",
+            "..",
+            "%2e",
+            "%2f",
+        ),
         *("%00", "\\", ";", "?", "#", " ", "\0", "http://h", "V1", "\u0430", "a"),
     ]
 )
@@ -162,9 +191,16 @@ def test_whatever_matches_is_a_declared_path_byte_for_byte(method: str, target: 
 
 
 def test_the_upstream_path_is_the_table_s_own() -> None:
-    assert CHAT.upstream_path == "/chat/completions"
+    for route in (CHAT, COMPLETIONS, EMBEDDINGS, MODERATIONS):
+        assert route.path == f"/v1{route.upstream_path}"
     assert (MODELS.upstream_path, MODEL.upstream_path) == ("", "")
-    assert {route.charge for route in (MODELS, MODEL)} == {"free"}
+    assert {route.charge for route in (CHAT, COMPLETIONS, EMBEDDINGS)} == {"metered"}
+    assert {route.charge for route in (MODERATIONS, MODELS, MODEL)} == {"free"}
+
+
+def test_every_metered_route_has_a_judge_and_no_other_has() -> None:
+    names = {match_route(*line)[0].name for line in OPEN if match_route(*line)[0].charge != "free"}
+    assert set(JUDGES) == names
 
 
 def test_a_refusal_says_what_is_available_and_bounds_what_it_repeats() -> None:

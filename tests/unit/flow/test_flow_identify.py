@@ -80,6 +80,26 @@ async def test_a_directory_that_is_away_is_our_trouble_and_known_keys_go_on(rig:
     assert (await rig.identities.of_key(known)).user_id == "ada"
 
 
+async def test_asking_again_in_vain_forgets_nobody(rig: FlowRig) -> None:
+    key = await rig.user()
+    await rig.identities.of_key(key)
+    rig.directory.away = True
+    with pytest.raises(Refused) as caught:
+        await rig.identities.again(key)
+    assert caught.value.case is Case.QUOTA_BACKEND_UNAVAILABLE
+    assert (await rig.identities.of_key(key)).user_id == "ada"
+
+
+async def test_asking_again_forgets_a_key_that_was_revoked(rig: FlowRig) -> None:
+    key = await rig.user()
+    await rig.identities.of_key(key)
+    (key_id,) = rig.directory.key_ids
+    await rig.directory.revoke_key(key_id)
+    with pytest.raises(Refused):
+        await rig.identities.again(key)
+    assert (await refusal(rig.identities, key)).case is Case.INVALID_API_KEY
+
+
 async def test_memory_is_bounded_and_the_least_used_goes_first(
     rig: FlowRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

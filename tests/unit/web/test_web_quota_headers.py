@@ -9,7 +9,8 @@ import pytest
 
 from gateway.core.refusal import QuotaView
 from gateway.ports.answer import AnswerHead
-from gateway.web.quota_headers import answer_headers, quota_headers, reset_at
+from gateway.ports.upstream import UpstreamHead
+from gateway.web.quota_headers import answer_headers, free_headers, quota_headers, reset_at
 
 VIEW = QuotaView("free", 1000, 200, 30, 5, reset_at_ms=1_796_083_200_000)
 HEAD = AnswerHead(rid="r-1", status=200, content_type="text/event-stream", quota=VIEW)
@@ -32,6 +33,25 @@ def test_a_stream_tells_its_id_its_decision_and_the_quota() -> None:
         "x-quota-remaining-tokens": "805",
         "x-quota-held-tokens": "30",
         "x-quota-reset": "2026-12-01T00:00:00Z",
+    }
+
+
+@pytest.mark.parametrize(
+    ("status", "retry_after", "added"),
+    [(200, None, {}), (429, "7", {"x-quota-source": "upstream", "Retry-After": "7"})],
+)
+def test_a_free_answer_tells_its_id_and_its_decision_and_of_no_quota(
+    status: int, retry_after: str | None, added: dict[str, str]
+) -> None:
+    relayed = (("openai-version", "2020"),)
+    head = UpstreamHead(status, "application/json", retry_after, "req_up", relayed)
+    assert dict(free_headers(head, "r-1")) == {
+        "Content-Type": "application/json",
+        "Server": "quota-gateway",
+        "x-request-id": "r-1",
+        "x-quota-decision": "admitted",
+        "openai-version": "2020",
+        **added,
     }
 
 
