@@ -15,6 +15,7 @@ from gateway.core.refusal import Case, Refused
 
 DEPTH_MAX = 64  # OpenAI's schemas nest a few levels; 64 leaves room for any tool's own schema
 _INTEGER_MAX = 2**63 - 1
+_CONTAINERS = (dict, list)
 
 _decoder = msgspec.json.Decoder()
 _encoder = msgspec.json.Encoder()
@@ -44,11 +45,15 @@ def _check_bounds(value: dict[str, Any]) -> None:
     for _ in range(DEPTH_MAX):
         deeper: list[Any] = []
         for container in level:
-            for item in container.values() if isinstance(container, dict) else container:
-                if isinstance(item, dict | list):
-                    deeper.append(item)
-                elif type(item) is int and not -_INTEGER_MAX <= item <= _INTEGER_MAX:
+            items = container.values() if isinstance(container, dict) else container
+            # Whole lists at once: an embedding may bring hundreds of thousands of token ids.
+            kinds = set(map(type, items))
+            if int in kinds:
+                integers = items if len(kinds) == 1 else [i for i in items if type(i) is int]
+                if min(integers) < -_INTEGER_MAX or max(integers) > _INTEGER_MAX:
                     raise _invalid("it holds an integer beyond 64 bits")
+            if not kinds.isdisjoint(_CONTAINERS):
+                deeper += [item for item in items if type(item) in _CONTAINERS]
         if not deeper:
             return
         level = deeper

@@ -101,7 +101,13 @@ def test_what_is_not_json_is_refused_with_the_reason(raw: bytes) -> None:
     ids=["2^63", "2^64", "-2^63", "-2^64", "10^5000"],
 )
 def test_an_integer_beyond_64_bits_is_refused_wherever_it_stands(digits: str) -> None:
-    for raw in (f'{{"a":{digits}}}', f'{{"a":[{{"b":[{digits}]}}]}}'):
+    for raw in (
+        f'{{"a":{digits}}}',
+        f'{{"a":[{{"b":[{digits}]}}]}}',
+        f'{{"a":[1,{digits},2]}}',
+        f'{{"a":[{{}},"b",1,null,{digits},[],true]}}',
+        f'{{"a":[[1],[2,{digits}]]}}',
+    ):
         assert refusal(raw.encode()).case is Case.INVALID_JSON
 
 
