@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import count
 from typing import Any
 
@@ -122,7 +123,8 @@ def _structured(
 
 
 def _pieces(written: str, count_tokens: CountTokens) -> Pieces:
-    return tuple((piece, count_tokens(piece)) for piece in _PIECE.findall(written))
+    counted = cache(count_tokens)  # The same few words come again and again.
+    return tuple((piece, counted(piece)) for piece in _PIECE.findall(written))
 
 
 def _within(room: int | None, function: str | None, pieces: Pieces) -> Part:
