@@ -139,6 +139,7 @@ def _write_function(function: dict[str, Any], out: list[str]) -> None:
     parameters = function.get("parameters")
     if isinstance(parameters, dict) and parameters.get("properties"):
         out.append(f"type {function['name']} = (_: ")
+        _write_description(parameters, out)
         _write_type(parameters, out, indent="")
         out.append(") => any;\n\n")
     else:
@@ -163,10 +164,12 @@ def _write_type(schema: Any, out: list[str], indent: str) -> None:
     elif isinstance(union, list):
         for place, member in enumerate(union):
             out.append(" | " if place else "")
+            _write_description(member, out)
             _write_type(member, out, indent)
     elif isinstance(schema.get("properties"), dict):
         _write_properties(schema, out, indent)
     elif "items" in schema:
+        _write_description(schema["items"], out)
         _write_type(schema["items"], out, indent)
         out.append("[]")
     else:
@@ -179,12 +182,16 @@ def _write_properties(schema: dict[str, Any], out: list[str], indent: str) -> No
     required = {name for name in _list(schema.get("required")) if isinstance(name, str)}
     out.append("{\n")
     for name, value in schema["properties"].items():
-        if isinstance(value, dict) and value.get("description"):
-            out.append(f"{indent}// {_text(value['description'])}\n")
+        _write_description(value, out, indent)
         out.append(f"{indent}{name}: " if name in required else f"{indent}{name}?: ")
         _write_type(value, out, indent + "  ")
         out.append(",\n")
     out.append("}")
+
+
+def _write_description(schema: Any, out: list[str], indent: str = "") -> None:
+    if isinstance(schema, dict) and schema.get("description"):
+        out.append(f"{indent}// {_text(schema['description'])}\n")
 
 
 def _list(value: Any) -> list[Any]:

@@ -90,11 +90,16 @@ def test_no_part_of_a_schema_goes_uncounted() -> None:
         {"$defs": {"a": {"description": secret}}},
         {"additionalProperties": {"description": secret}},
         {"items": {"enum": [secret]}},
+        {"items": {"type": "string", "description": secret}},
+        {"anyOf": [{"type": "string", "description": secret}]},
         {"allOf": [{"const": secret}]},
         {"properties": {"a": {"oneOf": [{"description": secret, "examples": [secret]}]}}},
     ):
         body = with_tool(a={"type": "object", **hidden})
         assert count_chat_prompt(body, letters) > 1000, hidden
+    described = with_tool(a={"type": "string"})
+    described["tools"][0]["function"]["parameters"]["description"] = secret
+    assert count_chat_prompt(described, letters) > 1000
     custom = {"type": "custom", "custom": {"name": "g", "format": {"definition": secret}}}
     assert count_chat_prompt({"messages": [], "tools": [custom]}, letters) > 1000
     schema = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"const": secret}}}
