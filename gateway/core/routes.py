@@ -29,13 +29,14 @@ class Route:
 
 
 CHAT = Route("chat", "POST", "/v1/chat/completions", "metered", "/chat/completions")
+RESPONSES = Route("responses", "POST", "/v1/responses", "metered", "/responses")
 COMPLETIONS = Route("completions", "POST", "/v1/completions", "metered", "/completions")
 EMBEDDINGS = Route("embeddings", "POST", "/v1/embeddings", "metered", "/embeddings")
 MODERATIONS = Route("moderations", "POST", "/v1/moderations", "free", "/moderations")
 MODELS = Route("models", "GET", "/v1/models", "free")
 MODEL = Route("model", "GET", "/v1/models/{model}", "free")
 
-_PLAIN = (CHAT, COMPLETIONS, EMBEDDINGS, MODERATIONS, MODELS)
+_PLAIN = (CHAT, RESPONSES, COMPLETIONS, EMBEDDINGS, MODERATIONS, MODELS)
 _EXACT = {(route.method, route.path): route for route in _PLAIN}
 _MODEL_PATH = re.compile(r"/v1/models/([A-Za-z0-9._:-]{1,128})")
 _OPEN = ", ".join(f"{route.method} {route.path}" for route in (*_PLAIN, MODEL))

@@ -119,6 +119,10 @@ def _whole_events(chunk: bytes) -> list[SseEvent] | None:
 def _parse(raw: bytes, body: bytes) -> SseEvent:
     if body.startswith(b"data: ") and _LF not in body and _CR not in body:
         return SseEvent(raw, body[6:])
+    if body.startswith(b"event: ") and _CR not in body:  # as /responses writes every event
+        named, _, line = body.partition(b"\n")
+        if line.startswith(b"data: ") and _LF not in line:
+            return SseEvent(raw, line[6:], named[7:].decode("utf-8", "replace"))
     data: list[bytes] = []
     name = b""
     for line in body.splitlines():

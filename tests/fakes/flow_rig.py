@@ -50,6 +50,10 @@ PEPPER = b"pepper"
 GRACE_MS = 10_000
 COUNTS = {"prompt_tokens": 20, "completion_tokens": 30}
 MODEL = "gpt-4o-mini"
+PROMPTS: dict[str, dict[str, Any]] = {
+    "chat": {"messages": [{"role": "user", "content": "Hi"}]},
+    "responses": {"input": "Hi"},
+}
 PLAN = Plan(
     tiers={
         "free": Tier("free", 1000, "lite", False, None, (MODEL,)),
@@ -164,10 +168,9 @@ class FlowRig:
         self.directory.people[user_id] = replace(team, user_id=user_id)
         return key
 
-    def call(self, key: str, **body: Any) -> Call:
-        """A chat call of eight tokens a prompt or so, changed by `body`."""
-        asked = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], **body}
-        return self.call_to(CHAT, key, asked)
+    def call(self, key: str, route: Route = CHAT, **body: Any) -> Call:
+        """A call of eight tokens a prompt or so, changed by `body`."""
+        return self.call_to(route, key, {"model": MODEL, **PROMPTS[route.name], **body})
 
     def call_to(self, route: Route, key: str, asked: dict[str, Any]) -> Call:
         """A call of any metered route."""

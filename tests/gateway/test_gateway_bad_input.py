@@ -231,7 +231,7 @@ def test_a_tag_that_does_not_fit_the_ledger_is_refused(
 
 UNKNOWN_TARGETS = (
     "GET /v1/chat/completions",
-    "POST /v1/responses",
+    "GET /v1/responses/resp_1",
     "GET /v1/files",
     "POST /v1/files",
     "GET /v1/organization/admin_api_keys",

@@ -210,7 +210,7 @@ def _read_leniently(raw: bytes) -> dict[str, Any]:
         return {"choices": [_Choice(text=raw.decode("utf-8", "replace"))]}
     labels = {"wire_id": document.get("id"), "wire_tier": document.get("service_tier")}
     choices = document.get("choices")
-    written = [_Choice(text=_all_texts(choices))] if choices else []
+    written = [_Choice(text=all_texts(choices))] if choices else []
     return {
         **{name: label for name, label in labels.items() if isinstance(label, str)},
         "wire_usage": document.get("usage"),
@@ -219,7 +219,7 @@ def _read_leniently(raw: bytes) -> dict[str, Any]:
     }
 
 
-def _all_texts(root: Any) -> str:
+def all_texts(root: Any) -> str:
     """All text below `root` that a model wrote. Not recursive: the depth is the upstream's."""
     found: list[str] = []
     waiting = [root]

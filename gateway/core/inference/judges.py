@@ -13,11 +13,13 @@ from gateway.core.inference.chat import judge_chat
 from gateway.core.inference.completions import judge_completions
 from gateway.core.inference.embeddings import judge_embeddings
 from gateway.core.inference.request import InferenceRequest
-from gateway.core.routes import CHAT, COMPLETIONS, EMBEDDINGS
+from gateway.core.inference.responses import judge_responses
+from gateway.core.routes import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
 
 JUDGES: Mapping[str, Callable[[bytes], InferenceRequest]] = MappingProxyType(
     {
         CHAT.name: judge_chat,
+        RESPONSES.name: judge_responses,
         COMPLETIONS.name: judge_completions,
         EMBEDDINGS.name: judge_embeddings,
     }

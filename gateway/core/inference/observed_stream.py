@@ -71,7 +71,8 @@ class ObservedStream:
         self.answer_id = self.answer_id or said.id
         self.service_tier = said.service_tier or self.service_tier
         self._reported = said.usage or self._reported
-        for text in said.texts():
+        # The last event may tell the whole answer once more; it counts where nothing came before.
+        for text in () if said.is_done and self._wrote_text else said.texts():
             self._wrote_text = True
             self._waiting.append(text)
             self._waiting_chars += len(text)

@@ -67,7 +67,8 @@ class WholeAnswer(Protocol):
 
 
 class StreamEvent(Protocol):
-    """One event of a stream. `usage` is what it reports, if it does; `is_done`: the last event."""
+    """One event of a stream. `usage` is what it reports, if it does; `is_done`: the last event,
+    which may repeat the texts of those before it."""
 
     @property
     def id(self) -> str | None: ...

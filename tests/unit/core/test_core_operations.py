@@ -23,14 +23,6 @@ Operation = tuple[str, str]  # method, and path with its parameters' names, belo
 LIST = Path(__file__).with_name("openai_operations.txt").read_text()
 DOCUMENT = (Path(__file__).resolve().parents[3] / "docs" / "routes.md").read_text()
 
-# Open by decision, but not in the table of routes yet. A test fails for one that is in both.
-NOT_YET_ADDED: dict[Operation, str] = {
-    ("POST", "/responses"): "metered",
-    ("POST", "/completions"): "metered",
-    ("POST", "/embeddings"): "metered",
-    ("POST", "/moderations"): "free",
-}
-
 
 def as_operation(line: str) -> Operation:
     method, path = line.split(" ")
@@ -38,12 +30,11 @@ def as_operation(line: str) -> Operation:
 
 
 LISTED = [as_operation(line) for line in LIST.splitlines() if not line.startswith("#")]
-IN_TABLE: dict[Operation, str] = {
+OPEN: dict[Operation, str] = {
     (route.method, route.path.removeprefix("/v1")): route.charge
     for route in vars(routes).values()
     if isinstance(route, Route)
 }
-OPEN = IN_TABLE | NOT_YET_ADDED
 
 
 def concrete(path: str) -> str:
@@ -110,7 +101,6 @@ def test_an_open_operation_that_is_refused_is_found() -> None:
 
 def test_what_is_open_is_an_operation_of_openai_and_stated_once() -> None:
     assert OPEN.keys() <= set(LISTED)
-    assert not NOT_YET_ADDED.keys() & IN_TABLE.keys(), "take these out of NOT_YET_ADDED"
 
 
 def test_a_pattern_is_there_once_and_a_reason_is_a_clause() -> None:
@@ -132,9 +122,9 @@ def refused_words(method: str, target: str) -> str:
 
 def test_each_refused_operation_is_refused_with_its_reason_and_each_open_one_matches() -> None:
     for method, path in LISTED:
-        if (method, path) in IN_TABLE:
+        if (method, path) in OPEN:
             assert match_route(method, concrete(path))
-        elif (method, path) not in NOT_YET_ADDED:
+        else:
             refusal = refusal_for(method, concrete(path))
             assert refusal is not None
             words = f" is not available through this gateway: {refusal.reason}. Available: "

@@ -17,6 +17,7 @@ from gateway.core.routes import (
     MODEL,
     MODELS,
     MODERATIONS,
+    RESPONSES,
     match_route,
 )
 
@@ -87,7 +88,11 @@ HOSTILE = [
     "/v1/chat/completions/chatcmpl-1/messages",
     "/v1/files",
     "/v1/files/file-1/content",
-    "/v1/responses",
+    "/v1/responses/resp_1",
+    "/v1/responses/resp_1/cancel",
+    "/v1/responses/resp_1/input_items",
+    "/v1/responses/compact",
+    "/v1/responses/input_tokens",
     "/v1/threads",
     "/v1/assistants",
     "/v1/batches",
@@ -109,7 +114,8 @@ HOSTILE_MODELS = [
 ]
 METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "CONNECT", "TRACE"]
 POSTED = {
-    *("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/moderations"),
+    *("/v1/chat/completions", "/v1/responses", "/v1/completions"),
+    *("/v1/embeddings", "/v1/moderations"),
 }
 OPEN = {*(("POST", path) for path in POSTED), ("GET", "/v1/models")}
 
@@ -121,6 +127,7 @@ OPEN = {*(("POST", path) for path in POSTED), ("GET", "/v1/models")}
         ("POST", "/v1/chat/completions?api-version=1", "chat", ""),
         ("POST", "/v1/chat/completions?", "chat", ""),
         ("POST", "/v1/chat/completions?a=/../%2e%2e//x", "chat", ""),
+        ("POST", "/v1/responses", "responses", ""),
         ("POST", "/v1/completions", "completions", ""),
         ("POST", "/v1/embeddings?x", "embeddings", ""),
         ("POST", "/v1/moderations", "moderations", ""),
@@ -156,20 +163,8 @@ def test_only_the_declared_method_matches(method: str, path: str) -> None:
 
 PIECES = st.sampled_from(
     [
-        *(
-            "/v1",
-            "/chat",
-            "/completions",
-            "/embeddings",
-            "/models",
-            "/gpt-4o",
-            "/",
-            "//",
-            ".",
-            "..",
-            "%2e",
-            "%2f",
-        ),
+        *("/v1", "/chat", "/completions", "/embeddings", "/responses", "/models", "/gpt-4o"),
+        *("/", "//", ".", "..", "%2e", "%2f"),
         *("%00", "\\", ";", "?", "#", " ", "\0", "http://h", "V1", "\u0430", "a"),
     ]
 )
@@ -191,10 +186,10 @@ def test_whatever_matches_is_a_declared_path_byte_for_byte(method: str, target: 
 
 
 def test_the_upstream_path_is_the_table_s_own() -> None:
-    for route in (CHAT, COMPLETIONS, EMBEDDINGS, MODERATIONS):
+    for route in (CHAT, RESPONSES, COMPLETIONS, EMBEDDINGS, MODERATIONS):
         assert route.path == f"/v1{route.upstream_path}"
     assert (MODELS.upstream_path, MODEL.upstream_path) == ("", "")
-    assert {route.charge for route in (CHAT, COMPLETIONS, EMBEDDINGS)} == {"metered"}
+    assert {route.charge for route in (CHAT, RESPONSES, COMPLETIONS, EMBEDDINGS)} == {"metered"}
     assert {route.charge for route in (MODERATIONS, MODELS, MODEL)} == {"free"}
 
 

@@ -17,7 +17,17 @@ CHAT = (
     b"data:\n\ndata: \xe2\x82\xac\n\n\n\rdata: x\r\r"
     b"data: [DONE]\n\n"
 )
-PIECES = (b"data: a\n\n", b"data: a", b"data:b\n", b"event: e\n", b": c", b"\n", b"\r", b"\r\n")
+PIECES = (
+    b"data: a\n\n",
+    b"event: e\ndata: a\n\n",
+    b"data: a",
+    b"data:b\n",
+    b"event: e\n",
+    b": c",
+    b"\n",
+    b"\r",
+    b"\r\n",
+)
 
 
 def read(*chunks: bytes) -> list[SseEvent]:
@@ -89,7 +99,7 @@ def test_all_short_streams_of_line_ends_are_cut_where_a_plain_reading_cuts_them(
 
 def test_a_chunk_of_whole_events_is_read_as_its_bytes_one_by_one() -> None:
     first = b"data: first\n\n"  # from here on the reader may take the quick way
-    for letters in product((b"data: a", b"\n", b"\r", b": c\n"), repeat=5):
+    for letters in product((b"data: a", b"event: e\n", b"\n", b"\r", b": c\n"), repeat=5):
         for end in (b"", b"\n\n"):
             chunk = b"".join(letters) + end
             assert read(first, chunk) == read(*bytewise(first + chunk))
