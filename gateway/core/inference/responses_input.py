@@ -20,6 +20,7 @@ _TEXT_PARTS: Final = {
     "refusal": "refusal",
 }
 _TOOLS: Final = ("function", "custom")
+_CONTAINERS: Final = (dict, list)
 _STORED: Final = frozenset({"file_id", "file_ids", "vector_store_ids", "container", "container_id"})
 
 
@@ -140,18 +141,20 @@ def _judge_media(where: str, part: Mapping[str, Any]) -> None:
 def _refuse_stored(where: str, item: Any) -> None:
     """Refused when anything below an item names a stored object. An item holds no schema of the
     client's own, so these names mean nothing else there."""
-    waiting = [item]
+    waiting: list[Any] = [item]
     while waiting:
         node = waiting.pop()
-        inner = node
         if isinstance(node, dict):
-            for name in _STORED & node.keys():
-                if node[name] is not None:
-                    raise unsupported(
-                        where, f"names a stored object ('{name}'), which is not available here"
-                    )
-            inner = node.values()
-        waiting.extend(each for each in inner if isinstance(each, dict | list))
+            if not _STORED.isdisjoint(node):
+                _refuse_named(where, node)
+            node = node.values()
+        waiting += [each for each in node if type(each) in _CONTAINERS]
+
+
+def _refuse_named(where: str, node: Mapping[str, Any]) -> None:
+    for name in _STORED.intersection(node):
+        if node[name] is not None:
+            raise unsupported(where, f"names a stored object ('{name}'), which is not available")
 
 
 def _not_metered(where: str, kind: Any, hint: str = "") -> Exception:

@@ -22,7 +22,7 @@ def broken_event(case: Case, message: str, events: int) -> bytes:
 
     It stands there twice: flat as OpenAI documents it, and nested as OpenAI sends it. The Python
     client raises only for the nested one (openai 3.54.0, `_streaming.py`), the JavaScript client
-    for the event's name (openai 7.5.0, `core/streaming.ts`).
+    for the event's name (openai 7.57.0, `core/streaming.js`).
     """
     terms = case.value
     said = {"code": terms.code, "message": message, "param": None}
