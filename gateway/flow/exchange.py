@@ -67,9 +67,10 @@ class Exchange:
     async def _ask(self, call: Call, admitted: Admitted) -> UpstreamAnswer:
         """Send the request once; on failure end the hold and say what went wrong."""
         hold, terms = admitted.hold, self._services.terms
-        upstream = terms.models[hold.model].upstream
+        model = terms.models[hold.model]
+        upstream, named = model.upstream, model.upstream_model or call.request.model
         body = call.request.upstream_body(
-            Sending(call.request.model, hold.output_tokens, terms.dialects[upstream])
+            Sending(named, hold.output_tokens, terms.dialects[upstream])
         )
         sent_s = self._clock.monotonic_s()
         self._metrics.added_seconds("before", sent_s - call.received_s)

@@ -23,7 +23,7 @@ class StandInSettings:
     port: int = 0
     chunk_tokens: int = 4
     require_key: str | None = None
-    models: tuple[str, ...] = ("gpt-4o-mini", "gpt-4o")
+    models: tuple[str, ...] = ("gpt-6-luna", "gpt-4o-mini", "gpt-4o")
 
     def __post_init__(self) -> None:
         if self.chunk_tokens < 1:

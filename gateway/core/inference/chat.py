@@ -12,7 +12,15 @@ from typing import Any
 
 from gateway.core.inference.chat_answer import Chunk, Completion, read_chunk, read_completion
 from gateway.core.inference.chat_words import broken_chunk, closing_chunks
-from gateway.core.inference.fields import flag, invalid, model_of, refuse_fields, unsupported, whole
+from gateway.core.inference.fields import (
+    flag,
+    invalid,
+    model_of,
+    refuse_fields,
+    service_tier_of,
+    unsupported,
+    whole,
+)
 from gateway.core.inference.request import Closing, Count, Sending, StreamEvent
 from gateway.core.json_body import encode, read_object
 from gateway.core.models import Model
@@ -49,6 +57,7 @@ class ChatRequest:
     asked_usage: bool
     choices: int
     output_tokens_asked: int | None
+    service_tier: str | None = None
 
     @property
     def text_only(self) -> bool:
@@ -113,6 +122,7 @@ def judge_chat(raw: bytes) -> ChatRequest:
         output_tokens_asked=min(
             (cap for cap in (whole(body, name) for name in _CAPS) if cap), default=None
         ),
+        service_tier=service_tier_of(body),
     )
 
 
