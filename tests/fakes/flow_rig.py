@@ -125,7 +125,7 @@ class FlowRig:
         tokenizer = CharTokenizer()
         self.services = RelayServices(
             settlements=self.settlements,
-            estimator=Estimator(tokenizer, dict.fromkeys((MODEL, "gpt-9"), "chars")),
+            estimator=Estimator(tokenizer, {model.name: "chars" for model in terms.models}),
             drains=Drains(terms.drains_max),
             terms=terms,
         )
