@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import quote
 
 import aiohttp
+from yarl import URL
 
 from gateway.ports.upstream import (
     UpstreamBroke,
@@ -28,13 +31,30 @@ _RELAYED = ("openai-processing-ms", "openai-version")
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where an upstream is and how to be let in. `user_header`: tell it the user id, or ''."""
+    """Where an upstream is and how to be let in. `user_header`: tell it the user id, or None.
+
+    With `api_version` it is an Azure OpenAI resource of the older form, which names a model's
+    deployment in the path: https://learn.microsoft.com/azure/ai-foundry/openai/reference.
+    """
 
     base_url: str
     api_key: str
     connect_s: float
     idle_s: float
-    user_header: str | None
+    user_header: str | None = None
+    auth: Literal["bearer", "api-key"] = "bearer"
+    api_version: str | None = None
+
+    def url(self, call: UpstreamCall) -> URL:
+        """Where a call goes. Nothing in it is taken from a request but a configured model name."""
+        if self.api_version is None:
+            return URL(self.base_url + call.path)
+        deployment = quote(call.model, safe="")
+        return URL(
+            f"{self.base_url}/openai/deployments/{deployment}{call.path}"
+            f"?api-version={self.api_version}",
+            encoded=True,
+        )
 
 
 class HttpUpstream:
@@ -54,7 +74,7 @@ class HttpUpstream:
         origin = self._origins[call.upstream]
         try:
             response = await self._session.post(
-                origin.base_url + call.path,
+                origin.url(call),
                 data=call.body,
                 headers=_headers(origin, call),
                 allow_redirects=False,
@@ -128,8 +148,10 @@ def _headers(origin: Origin, call: UpstreamCall) -> dict[str, str]:
         # (debugging requests); it is the id of our ledger row.
         "X-Client-Request-Id": call.rid,
     }
-    if origin.api_key:
+    if origin.api_key and origin.auth == "bearer":
         headers["Authorization"] = f"Bearer {origin.api_key}"
+    elif origin.api_key:
+        headers["api-key"] = origin.api_key
     if origin.user_header:
         headers[origin.user_header] = call.user_id
     return headers

@@ -12,16 +12,15 @@ import secrets
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
-from gateway.adapters.http_upstream import HttpUpstream, Origin
+from gateway.adapters.http_upstream import HttpUpstream
 from gateway.adapters.prometheus_metrics import ProxyMetrics
 from gateway.adapters.tokenizer.bpe import BpeTokenizer
 from gateway.app.process import answer_supervisor, say_ready, stop_signal, watch_loop
+from gateway.app.proxy_terms import origins_of, proxy_settings_of, terms_of
 from gateway.app.secrets_of_state import pepper_of
 from gateway.app.stores import Stores as OpenStores
 from gateway.app.stores import open_stores
 from gateway.config import Settings
-from gateway.core.inference.request import Dialect
-from gateway.core.models import ModelTable
 from gateway.flow.admit import Admission, Stores
 from gateway.flow.estimate import Estimator
 from gateway.flow.exchange import Exchange
@@ -29,10 +28,9 @@ from gateway.flow.identify import Identities
 from gateway.flow.open_holds import OpenHolds
 from gateway.flow.relay import Drains, RelayServices
 from gateway.flow.settlements import Settlements
-from gateway.flow.terms import Terms
 from gateway.ports.quota_store import StoreUnavailable
 from gateway.ports.tasks import spawn
-from gateway.web.proxy import Proxy, ProxySettings
+from gateway.web.proxy import Proxy
 from gateway.web.servers import Listener, listen_raw
 
 # Kubernetes grants 30 s from SIGTERM to SIGKILL; what has not ended by then is ended by its lease.
@@ -57,7 +55,7 @@ async def run_proxy(settings: Settings, tokenizer: BpeTokenizer) -> None:
         stores = await stack.enter_async_context(
             open_stores(settings, metrics, "proxy", deadline_s)
         )
-        upstream = HttpUpstream(_origins(settings))
+        upstream = HttpUpstream(origins_of(settings))
         stack.push_async_callback(upstream.close)
         await stores.shards.join(secrets.token_hex(8))
         worker = Worker(settings, stores, metrics, tokenizer, upstream)
@@ -88,7 +86,7 @@ class Worker:
         upstream: HttpUpstream,
     ) -> None:
         self._store = stores.store
-        terms = _terms(settings)
+        terms = terms_of(settings)
         identities = Identities(stores.directory, pepper_of(settings))
         self.settlements = Settlements(
             stores.store,
@@ -122,11 +120,7 @@ class Worker:
         self.proxy = Proxy(
             Exchange(self.admission, upstream, self.open_holds, services, observers),
             identities,
-            ProxySettings(
-                plan=settings.plan,
-                models=terms.models,
-                body_bytes_max=settings.listen.body_bytes_max,
-            ),
+            proxy_settings_of(settings, terms),
             observers,
         )
 
@@ -152,35 +146,3 @@ class Worker:
                 len(self.open_holds),
                 self.settlements.unconfirmed,
             )
-
-
-def _terms(settings: Settings) -> Terms:
-    return Terms(
-        plan=settings.plan,
-        models=ModelTable(settings.models.values()),
-        prices=settings.prices,
-        dialects={
-            name: Dialect(stream_usage=each.stream_usage)
-            for name, each in settings.upstreams.items()
-        },
-        upgrade_url=settings.refusal.upgrade_url,
-        topup_url=settings.refusal.topup_url,
-        lease_ms=settings.lease.ms,
-        heartbeat_ms=settings.lease.heartbeat_ms,
-        stream_max_s=settings.lease.stream_max_s,
-        drain_s=settings.client_gone.drain_s,
-        drains_max=settings.client_gone.drains_max,
-    )
-
-
-def _origins(settings: Settings) -> dict[str, Origin]:
-    return {
-        name: Origin(
-            base_url=each.base_url,
-            api_key=each.api_key.reveal(),
-            connect_s=each.connect_s,
-            idle_s=each.idle_s,
-            user_header=each.user_header,
-        )
-        for name, each in settings.upstreams.items()
-    }

@@ -23,7 +23,9 @@ _ENCODING = "o200k_base"
 USER_HEADER = "x-quota-user"
 
 
-async def run_stand_in(listen: str, chunk_tokens: int, require_key: str | None) -> None:
+async def run_stand_in(
+    listen: str, chunk_tokens: int, require_key: str | None, compatible: bool = False
+) -> None:
     """Run a stand-in until SIGTERM or SIGINT. ValueError or OSError when it cannot listen there."""
     stop = stop_signal()
     address = parse_address(listen)
@@ -35,6 +37,7 @@ async def run_stand_in(listen: str, chunk_tokens: int, require_key: str | None) 
         port=address.port,
         chunk_tokens=chunk_tokens,
         require_key=require_key,
+        compatible=compatible,
     )
     stand_in = StandIn(settings)
     say_ready(openai=await stand_in.start())

@@ -57,7 +57,10 @@ def add_commands(commands: Commands) -> None:
     mock = commands.add_parser("mock-openai", help="run the stand-in for OpenAI")
     mock.add_argument("--listen", default="127.0.0.1:8795", metavar="HOST:PORT")
     mock.add_argument("--chunk-tokens", type=int, default=4, metavar="N", help="tokens a chunk")
-    mock.add_argument("--require-key", metavar="KEY", help="refuse every other bearer key")
+    mock.add_argument("--require-key", metavar="KEY", help="refuse every other key")
+    mock.add_argument(
+        "--compatible", action="store_true", help="know no more than servers like Ollama do"
+    )
     mock.set_defaults(run=running(_mock_openai))
 
     for name, work in (("proxy-process", _proxy), ("jobs-process", _jobs)):
@@ -162,7 +165,9 @@ async def _mock_openai(chosen: argparse.Namespace) -> int:
     from gateway.app.stand_in import run_stand_in
 
     try:
-        await run_stand_in(chosen.listen, chosen.chunk_tokens, chosen.require_key)
+        await run_stand_in(
+            chosen.listen, chosen.chunk_tokens, chosen.require_key, chosen.compatible
+        )
     except (ValueError, OSError) as error:
         raise CommandError(f"mock-openai: {error}") from error
     return 0

@@ -111,6 +111,8 @@ def _upstreams(file: File) -> Iterator[Problem]:
         header = upstream.user_header
         if header is not None and header.lower() in _OWN_HEADERS:
             yield Problem(f"{path}.user_header", f"{header} is written by the gateway itself")
+        if header is not None and header.lower() == "api-key" and upstream.auth == "api-key":
+            yield Problem(f"{path}.user_header", "api-key carries the key (auth: api-key)")
         if not upstream.api_key.is_header_value:
             yield Problem(f"{path}.api_key", "expected printable ASCII without spaces")
 
@@ -118,8 +120,15 @@ def _upstreams(file: File) -> Iterator[Problem]:
 def _model(file: File, name: str, model: Model) -> Iterator[Problem]:
     path = key_path("models", name)
     yield from _model_names(path, name, model)
-    if model.upstream not in file.upstreams:
+    upstream = file.upstreams.get(model.upstream)
+    if upstream is None:
         yield Problem(f"{path}.upstream", unknown(model.upstream, "upstreams", file.upstreams))
+    elif upstream.api_version is not None and (name.endswith("*") or model.snapshots):
+        yield Problem(
+            path,
+            f"upstreams.{model.upstream} has an api_version, so each deployment is named in the "
+            "path: write every name out, without a star or snapshots",
+        )
     ladder = {
         "output_tokens_min": model.output_tokens_min,
         "output_tokens_default": model.output_tokens_default,

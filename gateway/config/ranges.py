@@ -29,6 +29,22 @@ VersionId = Annotated[
 HeaderName = Annotated[
     str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9-]{0,63}$", description="the name of a header")
 ]
+ApiVersion = Annotated[
+    str,
+    Meta(
+        pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(-preview)?$",
+        description='a date in quotes, such as "2024-10-21"',
+    ),
+]
+# As browsers write it in `Origin`: RFC 6454, section 6.2. No path, not even a slash.
+Origin = Annotated[
+    str,
+    Meta(
+        pattern=r"^(\*|https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:.]+\](:[0-9]{1,5})?)$",
+        description='"*", or an origin in small letters without a path, such as '
+        '"https://app.example.org"',
+    ),
+]
 WebUrl = Annotated[str, Meta(description="an http:// or https:// URL")]
 ListenAddress = Annotated[
     str,

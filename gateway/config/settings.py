@@ -38,6 +38,7 @@ class Settings:
 
     listen: Listen
     public_url: str
+    cors_origins: frozenset[str]
     state_dir: Path
     redis: shape.Redis
     ledger: shape.Ledger
@@ -58,6 +59,7 @@ def settings_of(file: shape.File) -> Settings:
     return Settings(
         listen=_listen(file.listen),
         public_url=file.public_url.rstrip("/"),
+        cors_origins=frozenset(file.cors.origins),
         state_dir=Path(file.state_dir),
         redis=file.redis,
         ledger=file.ledger,

@@ -40,7 +40,7 @@ class Listen(Section, frozen=True):
 class Cors(Section, frozen=True):
     """Origins that browsers may call from."""
 
-    origins: tuple[ranges.NotYet, ...] = ()
+    origins: tuple[ranges.Origin, ...] = ()
 
 
 class Redis(Section, frozen=True):
@@ -84,9 +84,12 @@ class Upstream(Section, frozen=True):
 
     base_url: ranges.WebUrl
     api_key: Secret = field(default_factory=_empty)
-    auth: Literal["bearer"] = "bearer"
+    auth: Literal["bearer", "api-key"] = "bearer"
+    api_version: ranges.ApiVersion | None = None
     user_header: ranges.HeaderName | None = None
     stream_usage: bool = True
+    output_cap: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
+    store: bool = True
     connect_s: ranges.SomeSeconds = 5
     idle_s: ranges.SomeSeconds = 120
 

@@ -46,6 +46,7 @@ class Case(Enum):
     CONCURRENT = Terms(429, "requests", "concurrency_limit_exceeded")
     INVALID_API_KEY = Terms(401, "invalid_request_error", "invalid_api_key")
     MODEL_NOT_ALLOWED = Terms(403, "invalid_request_error", "model_not_allowed")
+    ORIGIN_NOT_ALLOWED = Terms(403, "invalid_request_error", "origin_not_allowed")
     ROUTE_NOT_AVAILABLE = Terms(404, "invalid_request_error", "route_not_available")
     INVALID_HTTP = Terms(400, "invalid_request_error", "invalid_http")
     INVALID_JSON = Terms(400, "invalid_request_error", "invalid_json")

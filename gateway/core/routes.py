@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from gateway.core.operations import refusal_for
 from gateway.core.refusal import Case, Refused
 
 Charge = Literal["metered", "free"]
@@ -40,7 +41,8 @@ def match_route(method: str, raw_target: str) -> tuple[Route, str]:
     """The route of a request line and its parameter ('' when it has none); Refused otherwise.
 
     A query is ignored: no open route reads one. Only the listed bytes match, so encoded slashes,
-    dot segments, empty segments, absolute targets and `//host` all end here.
+    dot segments, empty segments, absolute targets and `//host` all end here. The refusal of an
+    operation that OpenAI has tells why it is refused here.
     """
     path = raw_target.partition("?")[0]
     route = _EXACT.get((method, path))
@@ -50,7 +52,9 @@ def match_route(method: str, raw_target: str) -> tuple[Route, str]:
     if model is not None and set(model.group(1)) != {"."}:
         return MODEL, model.group(1)
     shown = f"{method} {path[:100]}".encode("ascii", "replace").decode()
+    known = refusal_for(method, path)
+    why = f": {known.reason}" if known else ""
     raise Refused(
         Case.ROUTE_NOT_AVAILABLE,
-        f"{shown} is not available through this gateway. Available: {_OPEN}.",
+        f"{shown} is not available through this gateway{why}. Available: {_OPEN}.",
     )

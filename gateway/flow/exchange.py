@@ -68,16 +68,20 @@ class Exchange:
         """Send the request once; on failure end the hold and say what went wrong."""
         hold, terms = admitted.hold, self._services.terms
         model = terms.models[hold.model]
-        upstream, named = model.upstream, model.upstream_model or call.request.model
-        body = call.request.upstream_body(
-            Sending(named, hold.output_tokens, terms.dialects[upstream])
-        )
+        named = model.upstream_model or call.request.model
+        sending = Sending(named, hold.output_tokens, terms.dialects[model.upstream])
+        body = call.request.upstream_body(sending)
         sent_s = self._clock.monotonic_s()
         self._metrics.added_seconds("before", sent_s - call.received_s)
         try:
             source = await self._upstream.send(
                 UpstreamCall(
-                    upstream, call.route.upstream_path, body, hold.rid, hold.caller.user_id
+                    upstream=model.upstream,
+                    model=sending.model,
+                    path=call.route.upstream_path,
+                    body=body,
+                    rid=hold.rid,
+                    user_id=hold.caller.user_id,
                 )
             )
         except UpstreamUnreachable:

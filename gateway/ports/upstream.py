@@ -26,9 +26,13 @@ class UpstreamSilent(Exception):
 
 @dataclass(frozen=True, slots=True)
 class UpstreamCall:
-    """One request: to which upstream by name, which path under its base, on whose behalf."""
+    """One request: to which upstream by name, which path under its base, on whose behalf.
+
+    `model` is its name there, for upstreams that have it in their paths.
+    """
 
     upstream: str
+    model: str
     path: str
     body: bytes
     rid: str

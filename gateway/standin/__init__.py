@@ -1,4 +1,4 @@
-"""The stand-in upstream: a server that speaks OpenAI's chat completions and writes on demand.
+"""The stand-in upstream: a server that speaks OpenAI's inference APIs and writes on demand.
 
 It lets everything be tried without a key and without a bill, counts what it served so that a
 ledger can be compared with it, and misbehaves when a prompt tells it to. It knows nothing of

@@ -21,7 +21,7 @@ class ErrorAnswer:
 
     status: int
     message: str
-    kind: str = INVALID
+    kind: str | None = INVALID
     param: str | None = None
     code: str | None = None
     retry_after_s: int | None = None

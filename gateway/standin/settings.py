@@ -15,7 +15,8 @@ from gateway.standin.counting import CountTokens
 class StandInSettings:
     """Port 0: any free one. `chunk_tokens` is how much text one event of a stream carries.
 
-    With `require_key`, any other bearer key is answered 401; without, no key is looked at.
+    With `require_key`, any other key is answered 401; without, no key is looked at. `compatible`:
+    under /v1 it is a server that only resembles OpenAI, see `Face.COMPATIBLE`.
     """
 
     count_tokens: CountTokens
@@ -23,6 +24,7 @@ class StandInSettings:
     port: int = 0
     chunk_tokens: int = 4
     require_key: str | None = None
+    compatible: bool = False
     models: tuple[str, ...] = ("gpt-6-luna", "gpt-4o-mini", "gpt-4o")
 
     def __post_init__(self) -> None:

@@ -7,16 +7,14 @@ went onto the wire. This module writes to a prepared response; it does not end i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from itertools import count
 
 from aiohttp import web
 
-from gateway.standin.ask import ChatAsk
+from gateway.standin.directives import Directives
 from gateway.standin.gates import Gates
+from gateway.standin.reply import Events
 from gateway.standin.tally import Served
-from gateway.standin.wire import DONE, STREAM_ERROR, Answer
-from gateway.standin.writing import text
+from gateway.standin.usage import Report
 
 
 class Cut(Exception):
@@ -24,62 +22,47 @@ class Cut(Exception):
 
 
 class StreamedAnswer:
-    """Writes one stream; made for one call."""
+    """Writes one stream; made for one call. `comment` goes out before each chunk."""
 
-    def __init__(self, ask: ChatAsk, answer: Answer, gates: Gates, served: Served) -> None:
-        self._ask = ask
-        self._answer = answer
+    def __init__(
+        self, events: Events, orders: Directives, gates: Gates, comment: bytes = b""
+    ) -> None:
+        self._events = events
+        self._orders = orders
         self._gates = gates
-        self._served = served
+        self._comment = comment
         self._chunks_sent = 0
 
-    async def send(self, response: web.StreamResponse, chunk_tokens: int) -> None:
-        """Write all events; raises Cut when told to drop the connection."""
-        self._served.prompt_tokens = self._ask.prompt_tokens
-        for index in range(self._ask.choices):
-            await response.write(self._answer.role(index))
-        for index, start, tokens in self._steps(chunk_tokens):
-            await self._hold_or_cut()
-            if self._error_due():
-                break
-            await response.write(self._answer.content(index, text(start, tokens)))
-            self._served.completion_tokens += tokens
+    async def send(
+        self, response: web.StreamResponse, chunk_tokens: int, report: Report, served: Served
+    ) -> None:
+        """Write all events; raises Cut when told to drop the connection.
+
+        Thoughts count as served from the start, although nobody sees them.
+        """
+        await response.write(self._comment + self._events.opening())
+        chunks = self._events.chunks(chunk_tokens)
+        while not await self._stops_here():
+            chunk = next(chunks, None)
+            if chunk is None:
+                await response.write(self._events.closing())
+                if self._events.tells_usage and report.readable:
+                    served.report(report.told)
+                served.finished = True
+                return
+            written, tokens = chunk
+            await response.write(self._comment + written)
+            served.completion_tokens += tokens
             self._chunks_sent += 1
             # A pause of 0 lets other calls run: a write alone hardly ever yields to the loop.
-            await asyncio.sleep(self._ask.directives.chunk_ms / 1000)
-        else:
-            await self._hold_or_cut()
-        if self._error_due():
-            await response.write(STREAM_ERROR)
-        else:
-            await self._close(response)
+            await asyncio.sleep(self._orders.chunk_ms / 1000)
+        await response.write(self._events.broken())
 
-    def _steps(self, chunk_tokens: int) -> Iterator[tuple[int, int, int]]:
-        """Choice, first token and number of tokens of each chunk; the choices take turns."""
-        end = self._ask.write_tokens
-        starts = count(0, chunk_tokens) if self._ask.endless else range(0, end, chunk_tokens)
-        for start in starts:
-            tokens = chunk_tokens if self._ask.endless else min(chunk_tokens, end - start)
-            for index in range(self._ask.choices):
-                yield index, start, tokens
-
-    async def _hold_or_cut(self) -> None:
-        orders = self._ask.directives
+    async def _stops_here(self) -> bool:
+        """Hold or cut when that is due; whether the stream shall break off."""
+        orders = self._orders
         if orders.hold is not None and orders.hold_after == self._chunks_sent:
             await self._gates.wait(orders.hold)
         if orders.cut_after == self._chunks_sent:
             raise Cut
-
-    def _error_due(self) -> bool:
-        return self._ask.directives.error_after == self._chunks_sent
-
-    async def _close(self, response: web.StreamResponse) -> None:
-        for index in range(self._ask.choices):
-            await response.write(self._answer.finish(index))
-        usage = self._answer.usage()
-        if usage:
-            await response.write(usage)
-            if self._ask.usage_readable:
-                self._served.report(self._ask.usage)
-        await response.write(DONE)
-        self._served.finished = True
+        return self._chunks_sent in (orders.error_after, orders.fail_after)

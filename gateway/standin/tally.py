@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.standin.counting import Usage
+from gateway.standin.usage import Usage
 
 # A day's replay is a tenth of this; at about 300 bytes a call it is 60 MB.
 CALLS_MAX = 200_000

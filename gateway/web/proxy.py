@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import msgspec
 from aiohttp import web
@@ -28,6 +28,7 @@ from gateway.flow.identify import Identities
 from gateway.ports.answer import AnswerHead, ClientGone
 from gateway.ports.clock import Clock
 from gateway.ports.metrics import Metrics
+from gateway.web.cors import Cors
 from gateway.web.error_body import refusal_response
 from gateway.web.quota_headers import SERVER, answer_headers
 from gateway.web.request import bearer_key, client_id_of, read_body, sdk_retry_of, tag_of
@@ -45,6 +46,8 @@ class ProxySettings:
     plan: Plan
     models: ModelTable
     body_bytes_max: int
+    cors: Cors
+    log_decisions: Literal["none", "refused", "all"]
 
 
 class Proxy:
@@ -75,7 +78,10 @@ class Proxy:
         self._in_flight += 1
         self._idle.clear()
         try:
-            return await self._handle(request)
+            response = await self._handle(request)
+            if not response.prepared:
+                response.headers.extend(self._settings.cors.headers(request))
+            return response
         finally:
             self._in_flight -= 1
             if not self._in_flight:
@@ -88,6 +94,9 @@ class Proxy:
         try:
             if self.draining:
                 raise Refused(Case.SHUTTING_DOWN, "This gateway is shutting down.", retry_after_s=1)
+            preflight = self._settings.cors.preflight(request)
+            if preflight is not None:
+                return preflight
             route, parameter = match_route(request.method, request.raw_path)
             route_name = route.name
             if route.charge == "metered":
@@ -124,7 +133,7 @@ class Proxy:
             sdk_retry=sdk_retry_of(request),
             client_id=client_id_of(request),
         )
-        answer = HttpAnswer(request, self._settings.plan.thresholds_percent)
+        answer = HttpAnswer(request, self._settings)
         try:
             await self._exchange.run(call, answer)
         except Exception:
@@ -133,6 +142,8 @@ class Proxy:
             # Half an answer is out: nothing can be said any more but that it is broken.
             _log.exception("request %s failed in its stream", rid)
             answer.cut()
+        if self._settings.log_decisions == "all":
+            _log.info("admitted %s: %s, answered %s", rid, route.name, answer.response.status)
         return answer.response
 
     def _models(
@@ -169,7 +180,8 @@ class Proxy:
         tier = refused.tier or _NO_TIER
         if terms.source == "gateway":
             self._metrics.decided(tier, route_name, "refused", terms.code)
-        _log.info("refused %s: %s %s (tier %s)", rid, terms.status, terms.code, tier)
+        if self._settings.log_decisions != "none":
+            _log.info("refused %s: %s %s (tier %s)", rid, terms.status, terms.code, tier)
         response = refusal_response(refused, rid, self._settings.plan.thresholds_percent)
         if self.draining:
             response.force_close()  # its client should find another gateway
@@ -183,9 +195,10 @@ def _model_object(name: str, model: Model) -> dict[str, object]:
 class HttpAnswer:
     """Fulfils ports.answer.Answer for one aiohttp request."""
 
-    def __init__(self, request: web.BaseRequest, thresholds_percent: Sequence[int]) -> None:
+    def __init__(self, request: web.BaseRequest, settings: ProxySettings) -> None:
         self._request = request
-        self._thresholds_percent = thresholds_percent
+        self._cors = settings.cors
+        self._thresholds_percent = settings.plan.thresholds_percent
         self.response: web.StreamResponse = web.Response(status=500)
 
     async def whole(self, head: AnswerHead, body: bytes) -> None:
@@ -196,7 +209,11 @@ class HttpAnswer:
         )
 
     async def begin(self, head: AnswerHead) -> None:
-        headers = [*answer_headers(head, self._thresholds_percent), ("Cache-Control", "no-cache")]
+        headers = [
+            *answer_headers(head, self._thresholds_percent),
+            ("Cache-Control", "no-cache"),
+            *self._cors.headers(self._request),
+        ]
         self.response = web.StreamResponse(status=head.status, headers=headers)
         try:
             await self.response.prepare(self._request)

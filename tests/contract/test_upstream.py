@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -105,16 +105,16 @@ def serving(*replies: Reply | bytes) -> Server:
 
 @asynccontextmanager
 async def upstream_of(
-    url: str, idle_s: float = 30.0, api_key: str = KEY, user_header: str | None = None
+    url: str, idle_s: float = 30.0, api_key: str = KEY, **origin: Any
 ) -> AsyncIterator[HttpUpstream]:
-    upstream = HttpUpstream({"openai": Origin(url, api_key, 2.0, idle_s, user_header)})
+    upstream = HttpUpstream({"openai": Origin(url, api_key, 2.0, idle_s, **origin)})
     yield upstream
     await upstream.close()
 
 
 async def send(upstream: HttpUpstream) -> HttpAnswer:
     return await upstream.send(
-        UpstreamCall("openai", "/chat/completions", BODY, rid=RID, user_id="ada")
+        UpstreamCall("openai", "m", "/chat/completions", BODY, rid=RID, user_id="ada")
     )
 
 
@@ -165,6 +165,29 @@ async def test_without_a_key_no_credentials_are_sent() -> None:
     async with serving(http()).running() as server, upstream_of(server.url, api_key="") as upstream:
         await asked(upstream)
     assert b"authorization" not in server.requests[0][0].lower()
+
+
+async def test_azure_has_the_deployment_in_its_path_and_the_key_in_a_header_of_its_own() -> None:
+    azure: dict[str, Any] = {"auth": "api-key", "api_version": "2024-10-21"}
+    async with serving(http()).running() as server:
+        base = server.url.removesuffix("/v1")
+        async with upstream_of(base, **azure) as upstream:
+            await asked(upstream)
+    head = server.requests[0][0].decode()
+    path = "/openai/deployments/m/chat/completions?api-version=2024-10-21"
+    assert head.startswith(f"POST {path} HTTP/1.1\r\n")
+    assert f"api-key: {KEY}\r\n" in head
+    assert "authorization" not in head.lower()
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "m?x=1", "m#x", "m%2fx", "m b", "é"])
+async def test_no_name_of_a_model_leads_elsewhere(name: str) -> None:
+    call = UpstreamCall("openai", name, "/chat/completions", BODY, rid=RID, user_id="ada")
+    url = Origin("http://azure", KEY, 1, 1, api_version="2024-10-21").url(call)
+    parts = url.raw_path.split("/")
+    assert parts[:3] == ["", "openai", "deployments"]
+    assert parts[4:] == ["chat", "completions"]
+    assert url.query_string == "api-version=2024-10-21"
 
 
 async def test_a_private_upstream_can_be_told_who_calls() -> None:

@@ -18,6 +18,7 @@ TABLE = {
     "concurrency_limit_exceeded": (429, "requests", None, "gateway"),
     "invalid_api_key": (401, INVALID, None, "gateway"),
     "model_not_allowed": (403, INVALID, None, "gateway"),
+    "origin_not_allowed": (403, INVALID, None, "gateway"),
     "route_not_available": (404, INVALID, None, "gateway"),
     "invalid_http": (400, INVALID, None, "gateway"),
     "invalid_json": (400, INVALID, None, "gateway"),

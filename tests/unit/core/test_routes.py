@@ -173,3 +173,30 @@ def test_a_refusal_says_what_is_available_and_bounds_what_it_repeats() -> None:
     assert "POST /v1/chat/completions" in caught.value.message
     assert "GET /v1/models" in caught.value.message
     assert len(caught.value.message) < 400
+
+
+def refused_words(method: str, target: str) -> str:
+    with pytest.raises(Refused) as caught:
+        match_route(method, target)
+    return caught.value.message
+
+
+def test_the_refusal_of_an_operation_that_openai_has_tells_its_reason() -> None:
+    assert refused_words("POST", "/v1/files?purpose=batch").startswith(
+        "POST /v1/files is not available through this gateway: "
+        "files of all users would lie in one account. Available: POST /v1/chat/completions, "
+    )
+
+
+@pytest.mark.parametrize("target", ["/v1/telepathy", "/v1/files/", "/v1/%66iles", "//v1/files"])
+def test_the_refusal_of_any_other_path_does_not(target: str) -> None:
+    assert refused_words("POST", target).startswith(
+        f"POST {target} is not available through this gateway. Available: "
+    )
+
+
+def test_a_reason_does_not_let_more_of_a_path_into_the_message() -> None:
+    long = "/v1/files" + "/file-1" * 1_000
+    shown = f"POST {long[:100]} is not available through this gateway: files of all users"
+    assert refused_words("POST", long).startswith(shown)
+    assert refused_words("POST", "/v1/files/\u0430").startswith("POST /v1/files/? is not")

@@ -61,20 +61,22 @@ class Client:
     async def events(self, sent: dict[str, Any], **headers: str) -> list[str]:
         async with self.post({**sent, "stream": True}, **headers) as response:
             assert response.status == 200, await response.text()
-            return _data_of(await response.text())
+            return data_of(await response.text())
 
     async def chunks(self, sent: dict[str, Any], **headers: str) -> list[dict[str, Any]]:
         *chunks, last = await self.events(sent, **headers)
         assert last == "[DONE]"
         return [json.loads(chunk) for chunk in chunks]
 
-    async def wire(self, sent: dict[str, Any], request_id: str) -> bytes:
+    async def wire(
+        self, sent: dict[str, Any], request_id: str, path: str = "/v1/chat/completions"
+    ) -> bytes:
         """Everything the stand-in sends on a fresh connection, whole answer or not."""
         address = URL(self.url)
         reader, writer = await asyncio.open_connection(address.host, address.port)
         payload = json.dumps(sent).encode()
         head = (
-            f"POST /v1/chat/completions HTTP/1.1\r\nHost: {address.authority}\r\n"
+            f"POST {path} HTTP/1.1\r\nHost: {address.authority}\r\n"
             f"X-Client-Request-Id: {request_id}\r\nContent-Length: {len(payload)}\r\n"
             "Connection: close\r\n\r\n"
         )
@@ -83,6 +85,37 @@ class Client:
         writer.close()
         await writer.wait_closed()
         return received
+
+    def post_to(self, path: str, sent: Any, **headers: str) -> Any:
+        """`path` may be one under /v1, or one from the root."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        root = self.url.removesuffix("/v1") if path.startswith("/") else f"{self.url}/"
+        return self.session.post(root + path, json=sent, headers=named)
+
+    async def answer(self, path: str, sent: Any, **headers: str) -> dict[str, Any]:
+        async with self.post_to(path, sent, **headers) as response:
+            assert response.status == 200, await response.text()
+            answer: dict[str, Any] = await response.json()
+            return answer
+
+    async def refusal(self, path: str, sent: Any, **headers: str) -> tuple[int, dict[str, Any]]:
+        async with self.post_to(path, sent, **headers) as response:
+            return response.status, (await response.json())["error"]
+
+    async def stream(self, path: str, sent: dict[str, Any], **headers: str) -> str:
+        async with self.post_to(path, {**sent, "stream": True}, **headers) as response:
+            assert response.status == 200, await response.text()
+            text: str = await response.text()
+            return text
+
+    async def hung_up(self, sent: bytes) -> None:
+        """Send these bytes and close the connection once the stand-in has counted a request."""
+        address = URL(self.url)
+        _, writer = await asyncio.open_connection(address.host, address.port)
+        writer.write(sent)
+        await until(lambda: self.ask("paths"))
+        writer.close()
+        await writer.wait_closed()
 
     async def ask(self, path: str, method: str = "GET") -> Any:
         address = self.url.removesuffix("/v1") + "/stand-in/" + path
@@ -106,7 +139,8 @@ class Client:
         await until(waiting)
 
 
-def _data_of(stream: str) -> list[str]:
+def data_of(stream: str) -> list[str]:
+    """The data of each event of a stream whose events have no name."""
     *events, rest = stream.split("\n\n")
     assert rest == ""
     assert all(event.startswith("data: ") for event in events)

@@ -163,7 +163,7 @@ async def test_models_are_listed_and_shown(client: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "path"), [("POST", "/embeddings"), ("GET", "/chat/completions"), ("GET", "/files")]
+    ("method", "path"), [("POST", "/audio/speech"), ("GET", "/chat/completions"), ("GET", "/files")]
 )
 async def test_other_paths_are_unknown_urls(client: Client, method: str, path: str) -> None:
     async with client.session.request(method, client.url + path) as response:

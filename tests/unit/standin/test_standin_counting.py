@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from gateway.adapters.tokenizer.bpe import BpeTokenizer
 from gateway.core.prompt.chat import count_chat_prompt
-from gateway.standin.counting import Usage, prompt_tokens
+from gateway.standin.counting import prompt_tokens
 from gateway.standin.tally import Served, Tally
+from gateway.standin.usage import Usage
 from gateway.standin.writing import SENTENCE_TOKENS, text
 from tests.unit.standin.standin_client import count_words
 
@@ -25,9 +26,20 @@ def test_the_prompt_formula() -> None:
     assert prompt_tokens([*one, *named], count_words) == 3 + 7 + 7
 
 
-def test_only_the_text_parts_of_a_message_count() -> None:
-    parts = [{"type": "text", "text": "one two"}, {"type": "image_url", "image_url": {"url": "x"}}]
-    assert prompt_tokens([{"role": "user", "content": parts}], count_words) == 3 + 3 + 1 + 2
+def test_the_parts_of_a_message_count() -> None:
+    def counted(*parts: dict[str, Any]) -> int:
+        return prompt_tokens([{"role": "user", "content": list(parts)}], count_words) - 3 - 3 - 1
+
+    text_part = {"type": "text", "text": "one two"}
+    assert counted(text_part) == 2
+    assert counted(text_part, {"type": "image_url", "image_url": {"url": "x"}}) == 2 + 765
+    low = {"type": "image_url", "image_url": {"url": "x", "detail": "low"}}
+    assert counted(low, low) == 2 * 85
+    assert counted({"type": "input_image", "image_url": "x", "detail": "low"}) == 85
+    assert counted({"type": "input_image", "image_url": "x", "detail": "high"}) == 765
+    sound = {"type": "input_audio", "input_audio": {"data": "A" * 8_000, "format": "wav"}}
+    assert counted(sound) == 2
+    assert counted({"type": "file", "file": {"file_id": "f"}}) == 0
     assert prompt_tokens([{"role": "assistant", "content": None}], count_words) == 3 + 3 + 1
 
 

@@ -1,0 +1,61 @@
+"""What the parts of a proxy worker take from the configuration, each in its own words.
+
+Nothing is decided here: every value stands in the file, checked.
+"""
+
+from __future__ import annotations
+
+from gateway.adapters.http_upstream import Origin
+from gateway.config import Settings
+from gateway.core.inference.request import Dialect
+from gateway.core.models import ModelTable
+from gateway.flow.terms import Terms
+from gateway.web.cors import Cors
+from gateway.web.proxy import ProxySettings
+
+
+def terms_of(settings: Settings) -> Terms:
+    """The terms under which calls run."""
+    return Terms(
+        plan=settings.plan,
+        models=ModelTable(settings.models.values()),
+        prices=settings.prices,
+        dialects={
+            name: Dialect(each.stream_usage, each.output_cap, each.store)
+            for name, each in settings.upstreams.items()
+        },
+        upgrade_url=settings.refusal.upgrade_url,
+        topup_url=settings.refusal.topup_url,
+        lease_ms=settings.lease.ms,
+        heartbeat_ms=settings.lease.heartbeat_ms,
+        stream_max_s=settings.lease.stream_max_s,
+        drain_s=settings.client_gone.drain_s,
+        drains_max=settings.client_gone.drains_max,
+    )
+
+
+def origins_of(settings: Settings) -> dict[str, Origin]:
+    """Where the upstreams are, by name, their keys unwrapped."""
+    return {
+        name: Origin(
+            base_url=each.base_url,
+            api_key=each.api_key.reveal(),
+            connect_s=each.connect_s,
+            idle_s=each.idle_s,
+            user_header=each.user_header,
+            auth=each.auth,
+            api_version=each.api_version,
+        )
+        for name, each in settings.upstreams.items()
+    }
+
+
+def proxy_settings_of(settings: Settings, terms: Terms) -> ProxySettings:
+    """What the web side needs."""
+    return ProxySettings(
+        plan=terms.plan,
+        models=terms.models,
+        body_bytes_max=settings.listen.body_bytes_max,
+        cors=Cors(settings.cors_origins),
+        log_decisions=settings.log.decisions,
+    )
