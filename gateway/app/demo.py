@@ -68,7 +68,8 @@ def _screen(
     yield ""
     yield "Try one (x-quota-remaining-tokens shows the quota counting down):"
     yield ""
-    yield f"  {_curl(places['proxy'], key, next(iter(settings.models)))}"
+    named = [name for name, model in settings.models.items() if not model.is_pattern]
+    yield f"  {_curl(places['proxy'], key, named[0] if named else 'MODEL')}"
     yield ""
     yield "See a refusal: bring that user to the limit, then paste the line above again:"
     yield ""

@@ -23,7 +23,7 @@ from gateway.app.stores import Stores
 from gateway.app.verify import Verdict, verify
 from gateway.config import Settings
 from gateway.config.values import Address
-from gateway.core.models import Model
+from gateway.core.models import Model, ModelTable
 from gateway.replay.client import Failed, GatewayClient
 from gateway.replay.counts import TierCounts
 from gateway.replay.draw import Draw, deal_tiers
@@ -103,7 +103,7 @@ async def replay(
             "money. Start `serve --stand-in`, name the stand-in with --upstream URL, or say "
             "--real-upstream."
         )
-    model = _model(settings, order.model)
+    model_name, model = _model(settings, order.model)
     async with GatewayClient(gateway, order.concurrency) as client:
         await _check_gateway(client, gateway)
         users, key_ids = await _make_users(settings, order)
@@ -112,7 +112,7 @@ async def replay(
                 f"the gateway at {gateway} does not know a key made just now: it runs on another "
                 "configuration or state directory than this command (--config)"
             )
-        part = Part(users, Draw(order.users, order.seed), _prompts(model), model.name)
+        part = Part(users, Draw(order.users, order.seed), _prompts(model), model_name)
         pace = Pace(order.speed, time.monotonic, asyncio.sleep)
         run = Replay(part, client, pace, order.patience_s)
         began_s = time.monotonic()
@@ -141,16 +141,18 @@ def _listening(settings: Settings) -> str:
     return f"http://{Address(everywhere.get(address.host, address.host), address.port)}"
 
 
-def _model(settings: Settings, wanted: str | None) -> Model:
-    tiers = settings.plan.tiers.values()
+def _model(settings: Settings, wanted: str | None) -> tuple[str, Model]:
+    """The name to call, and its entry."""
     offered = {
         name: model
         for name, model in settings.models.items()
-        if all(tier.allows(name) for tier in tiers)
+        if all(tier.allows(name) for tier in settings.plan.tiers.values())
     }
-    for name, model in offered.items():
-        if wanted in (None, name):
-            return model
+    named = [name for name, model in offered.items() if not model.is_pattern]
+    name = wanted or next(iter(named), "")
+    model = ModelTable(offered.values()).find(name)
+    if model is not None and name:
+        return name, model
     raise CannotReplay(
         f"--model: expected a model that every tier may call ({', '.join(offered) or 'none'}), "
         f"found {wanted or 'none'}"

@@ -10,6 +10,7 @@ import argparse
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -154,6 +155,9 @@ def _check_config(chosen: argparse.Namespace) -> int:
         print(f"tiers   {tiers}")
         print(f"models  {', '.join(settings.models)}")
         print(f"stores  redis {settings.redis.url.shown}, ledger {settings.ledger.url.shown}")
+        for name, model in settings.file.models.items():
+            if model.until is not None and model.until <= datetime.now(UTC).date():
+                print(f"note    {name} is no longer served: it was to end on {model.until}")
     return 0
 
 

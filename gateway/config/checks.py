@@ -6,17 +6,16 @@ can be known without opening a connection. Values that may be secret are describ
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from decimal import Decimal
 from itertools import chain, pairwise
 
-from gateway.config.errors import Problem, key_path
-from gateway.config.shape import File, Listen, Model, Prices, Tier
+from gateway.config.errors import Problem, key_path, unknown
+from gateway.config.price_checks import check_prices
+from gateway.config.shape import File, Listen, Model, Tier
 from gateway.config.values import PORT_MAX, StoreUrl, is_name, is_web_url, scheme_of
-from gateway.core.models import PER_MILLE
+from gateway.core.models import PER_MILLE, covers
 from gateway.core.period import zone_exists
-from gateway.core.plan import ANY_MODEL
-from gateway.core.pricing import DEFAULT_LINE
 
 # 16 characters of base64 are 96 bits: out of reach for whoever steals the digests.
 PEPPER_CHARACTERS_MIN = 16
@@ -42,8 +41,7 @@ def check_file(file: File) -> list[Problem]:
             _lease(file),
             _upstreams(file),
             *(_model(file, name, model) for name, model in file.models.items()),
-            _prices(file),
-            *(_version(file, i) for i in range(len(file.prices.versions))),
+            check_prices(file),
             _plan(file),
             *(_tier(file, name, tier) for name, tier in file.plan.tiers.items()),
             _pepper(file),
@@ -121,16 +119,15 @@ def _upstreams(file: File) -> Iterator[Problem]:
 
 def _model(file: File, name: str, model: Model) -> Iterator[Problem]:
     path = key_path("models", name)
-    if not is_name(name) or name == _OTHER_MODELS:
-        yield Problem(path, 'expected a name of letters, digits and ._:/-, and not "other"')
+    yield from _model_names(path, name, model)
     upstream = file.upstreams.get(model.upstream)
     if upstream is None:
-        yield Problem(f"{path}.upstream", _unknown(model.upstream, "upstreams", file.upstreams))
-    elif upstream.api_version is not None and name.endswith("*"):
+        yield Problem(f"{path}.upstream", unknown(model.upstream, "upstreams", file.upstreams))
+    elif upstream.api_version is not None and (name.endswith("*") or model.snapshots):
         yield Problem(
             path,
             f"upstreams.{model.upstream} has an api_version, so each deployment is named in the "
-            "path: write every name out, without a star",
+            "path: write every name out, without a star or snapshots",
         )
     ladder = {
         "output_tokens_min": model.output_tokens_min,
@@ -149,54 +146,40 @@ def _model(file: File, name: str, model: Model) -> Iterator[Problem]:
             "expected at least 1; it is 0 only where output_tokens_max is 0, of a model that "
             "writes nothing",
         )
+    yield from _weights(f"{path}.weights", model)
+
+
+def _model_names(path: str, name: str, model: Model) -> Iterator[Problem]:
+    """Its own name, and by which others it is called here and upstream."""
+    stem = name.removesuffix("*")
+    if (not is_name(stem) and name != "*") or name == _OTHER_MODELS:
+        yield Problem(
+            path,
+            "expected a name of letters, digits and ._:/-, with one * at most and at its end only, "
+            'and not "other"',
+        )
+    if model.snapshots and stem != name:
+        yield Problem(f"{path}.snapshots", "expected none of a pattern: dates match it already")
+    if model.upstream_model is not None and (stem != name or model.snapshots):
+        yield Problem(
+            f"{path}.upstream_model",
+            "expected none where the entry stands for many names: each is sent as it was called",
+        )
+    elif model.upstream_model is not None and not is_name(model.upstream_model):
+        yield Problem(f"{path}.upstream_model", "expected a name of letters, digits and ._:/-")
+
+
+def _weights(path: str, model: Model) -> Iterator[Problem]:
     for kind in ("cached", "reasoning"):
         weight = getattr(model.weights, kind)
         if round(weight * PER_MILLE) / PER_MILLE != weight:
-            yield Problem(f"{path}.weights.{kind}", f"expected at most 3 decimals, found {weight}")
-
-
-def _prices(file: File) -> Iterator[Problem]:
-    prices = file.prices
-    rate = Decimal(prices.gbp_per_unit)
-    if rate == 0:
-        yield Problem("prices.gbp_per_unit", "expected more than 0, else everything is free")
-    if prices.currency == "GBP" and rate != 1:
-        yield Problem("prices.gbp_per_unit", 'expected "1": a pound is a pound')
-    if not prices.versions:
-        yield Problem("prices.versions", "expected at least one price version, found none")
-    yield from _repeated(prices, [version.id for version in prices.versions], "id")
-    yield from _repeated(prices, [str(version.start) for version in prices.versions], "from")
-
-
-def _repeated(prices: Prices, values: list[str], key: str) -> Iterator[Problem]:
-    for i, value in enumerate(values):
-        if value in values[:i]:
-            yield Problem(
-                f"prices.versions[{i}].{key}",
-                f"{value} stands in versions[{values.index(value)}] already",
-            )
-
-
-def _version(file: File, index: int) -> Iterator[Problem]:
-    lines = file.prices.versions[index].per_million
-    path = f"prices.versions[{index}].per_million"
-    default = lines.get(DEFAULT_LINE)
-    if default is None:
-        yield Problem(path, f'has no line "{DEFAULT_LINE}", the price of models without their own')
-    elif Decimal(default.input) == 0 or Decimal(default.output) == 0:
-        yield Problem(
-            key_path(path, DEFAULT_LINE),
-            "expected more than 0: nothing may be free because nobody priced it",
-        )
-    for name in lines:
-        if name != DEFAULT_LINE and name not in file.models:
-            yield Problem(key_path(path, name), _unknown(name, "models", file.models))
+            yield Problem(f"{path}.{kind}", f"expected at most 3 decimals, found {weight}")
 
 
 def _plan(file: File) -> Iterator[Problem]:
     plan = file.plan
     if plan.default_tier not in plan.tiers:
-        yield Problem("plan.default_tier", _unknown(plan.default_tier, "plan.tiers", plan.tiers))
+        yield Problem("plan.default_tier", unknown(plan.default_tier, "plan.tiers", plan.tiers))
     if not zone_exists(plan.period.zone):
         yield Problem(
             "plan.period.zone",
@@ -215,7 +198,7 @@ def _tier(file: File, name: str, tier: Tier) -> Iterator[Problem]:
     if not is_name(name):
         yield Problem(path, "expected a name of letters, digits and ._:/-")
     if tier.upgrade is not None and tier.upgrade not in file.plan.tiers:
-        yield Problem(f"{path}.upgrade", _unknown(tier.upgrade, "plan.tiers", file.plan.tiers))
+        yield Problem(f"{path}.upgrade", unknown(tier.upgrade, "plan.tiers", file.plan.tiers))
     circle = _circle(file, name)
     if circle and name == min(circle):
         route = " -> ".join([*circle, name])
@@ -223,8 +206,8 @@ def _tier(file: File, name: str, tier: Tier) -> Iterator[Problem]:
     if not tier.limits.models:
         yield Problem(f"{path}.limits.models", 'expected ["*"] or names of models, found none')
     for i, model in enumerate(tier.limits.models):
-        if model != ANY_MODEL and model not in file.models:
-            yield Problem(f"{path}.limits.models[{i}]", _unknown(model, "models", file.models))
+        if not any(covers(model, name) for name in file.models):
+            yield Problem(f"{path}.limits.models[{i}]", unknown(model, "models", file.models))
     if tier.packs is not None and Decimal(tier.packs.price_gbp) == 0:
         yield Problem(f"{path}.packs.price_gbp", "expected more than 0")
 
@@ -247,7 +230,3 @@ def _pepper(file: File) -> Iterator[Problem]:
         )
     elif pepper and len(pepper.reveal()) < PEPPER_CHARACTERS_MIN:
         yield Problem(path, f"expected at least {PEPPER_CHARACTERS_MIN} characters")
-
-
-def _unknown(name: str, section: str, known: Iterable[str]) -> str:
-    return f"{name!r} is not in {section}; there: {', '.join(known)}"

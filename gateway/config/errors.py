@@ -7,6 +7,7 @@ text here ever holds a secret: whoever makes a problem shows a value only if its
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
@@ -33,6 +34,11 @@ def key_path(parent: str, key: str) -> str:
     if not _PLAIN_KEY.fullmatch(key):
         return f'{parent}["{key}"]'
     return f"{parent}.{key}" if parent else key
+
+
+def unknown(name: str, section: str, known: Iterable[str]) -> str:
+    """Says that a name is none of those that a section knows."""
+    return f"{name!r} is not in {section}; there: {', '.join(known)}"
 
 
 def _sentence(file: str, problem: Problem, lines: dict[str, int]) -> str:

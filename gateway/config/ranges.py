@@ -6,7 +6,7 @@ the pattern or the bounds say, in words. Knows values only; which key has which 
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Any
 
 from msgspec import Meta
@@ -56,6 +56,7 @@ ListenAddress = Annotated[
 Moment = Annotated[
     datetime, Meta(tz=True, description='a time with zone, such as "2026-11-01T00:00:00Z"')
 ]
+Day = Annotated[date, Meta(description="a day, such as 2027-01-14")]
 
 Amount = Annotated[
     int, Meta(ge=1, le=_AMOUNT_MAX, description="a whole number from 1 to a million million")
@@ -104,6 +105,13 @@ Price = Annotated[
     Meta(
         pattern=r"^[0-9]{1,6}(\.[0-9]{1,4})?$",
         description='a decimal number in quotes with at most 4 decimals, such as "0.15"',
+    ),
+]
+Times = Annotated[
+    str,
+    Meta(
+        pattern=r"^[0-9]{1,3}(\.[0-9]{1,4})?$",
+        description='a decimal number in quotes with at most 4 decimals, such as "0.5"',
     ),
 ]
 Rate = Annotated[

@@ -7,7 +7,7 @@ of `gateway.core`. Secrets stay wrapped until whoever needs one calls `reveal()`
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -103,6 +103,8 @@ def _model(name: str, model: shape.Model) -> Model:
             cached_per_mille=round(model.weights.cached * PER_MILLE),
             reasoning_per_mille=round(model.weights.reasoning * PER_MILLE),
         ),
+        upstream_model=model.upstream_model,
+        snapshots=model.snapshots,
         takes_audio=model.audio,
     )
 
@@ -124,12 +126,34 @@ def _prices(prices: shape.Prices) -> PriceTable:
 
 
 def _price(version_id: str, name: str, line: shape.PriceLine, rate: Decimal) -> Price:
+    """A line with those of its service tiers, which are multiples of it."""
+    times = line.service_tiers or {}
+    return replace(
+        _line(version_id, line, rate),
+        is_default=name == DEFAULT_LINE,
+        tiers={tier: _line(version_id, line, rate * Decimal(by)) for tier, by in times.items()},
+    )
+
+
+def _line(version_id: str, line: shape.PriceLine, rate: Decimal) -> Price:
+    price, long = _rates(version_id, line, rate), line.long
+    if long is None:
+        return price
+    return replace(price, long=_rates(version_id, long, rate), long_above_tokens=long.above_tokens)
+
+
+def _rates(version_id: str, rates: shape.Rates, rate: Decimal) -> Price:
+    def nano(amount: str | None) -> int | None:
+        return None if amount is None else nano_gbp(Decimal(amount), rate)
+
     return Price(
         id=version_id,
-        input_nano_gbp=nano_gbp(Decimal(line.input), rate),
-        cached_nano_gbp=nano_gbp(Decimal(line.cached), rate),
-        output_nano_gbp=nano_gbp(Decimal(line.output), rate),
-        is_default=name == DEFAULT_LINE,
+        input_nano_gbp=nano_gbp(Decimal(rates.input), rate),
+        cached_nano_gbp=nano_gbp(Decimal(rates.cached), rate),
+        output_nano_gbp=nano_gbp(Decimal(rates.output), rate),
+        cache_write_nano_gbp=nano(rates.cache_write),
+        audio_input_nano_gbp=nano(rates.audio_input),
+        audio_output_nano_gbp=nano(rates.audio_output),
     )
 
 

@@ -110,16 +110,35 @@ class Model(Section, frozen=True):
     output_tokens_max: ranges.Allowance
     output_tokens_default: ranges.Allowance
     output_tokens_min: ranges.Allowance = 16
+    snapshots: bool = False
+    upstream_model: ranges.Text | None = None
+    until: ranges.Day | None = None
     weights: Weights = field(default_factory=Weights)
     audio: bool = False
 
 
-class PriceLine(Section, frozen=True):
-    """Prices of one model, each for a million tokens."""
+class Rates(Section, frozen=True):
+    """Prices, each for a million tokens."""
 
     input: ranges.Price
     cached: ranges.Price
     output: ranges.Price
+    cache_write: ranges.Price | None = None
+    audio_input: ranges.Price | None = None
+    audio_output: ranges.Price | None = None
+
+
+class LongRates(Rates, frozen=True, kw_only=True):
+    """Prices of a whole request whose prompt is long."""
+
+    above_tokens: ranges.Amount
+
+
+class PriceLine(Rates, frozen=True):
+    """Prices of one model."""
+
+    long: LongRates | None = None
+    service_tiers: dict[str, ranges.Times] | None = None
 
 
 class PriceVersion(Section, frozen=True):

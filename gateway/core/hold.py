@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from gateway.core.event import HoldTail, Outcome, Quality, UsageEvent
 from gateway.core.identity import member_of
 from gateway.core.models import Weights
-from gateway.core.pricing import Price, charged_tokens, cost_nano_gbp
+from gateway.core.pricing import Price, charged_tokens, cost_nano_gbp, line_of_call
 from gateway.core.usage import Usage
 
 # What an answer may have grown by between its last heartbeat and its gateway's death: progress is
@@ -43,6 +43,7 @@ class Hold:
     `epoch` and `period_start_ms` are the store's, frozen when the hold was made; in a hold that is
     still asked for the epoch is 0 and the period the one that was asked for. `limit_tokens` is the
     allowance it was made under; `tier_period_start_ms` is None unless its tier is capped.
+    `service_tier` is the one that was asked for.
     """
 
     rid: str
@@ -60,6 +61,7 @@ class Hold:
     period_start_ms: int = 0
     limit_tokens: int = 0
     tier_period_start_ms: int | None = None
+    service_tier: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,11 @@ class Ending:
 
 
 NOTHING_USED = Usage(prompt_tokens=0, cached_tokens=0, output_tokens=0, reasoning_tokens=0)
+
+
+def line_of_ending(hold: Hold, ending: Ending) -> Price:
+    """The line of the frozen price list on which this end is booked."""
+    return line_of_call(hold.price, ending.usage, ending.service_tier)
 
 
 def usage_event(hold: Hold, ending: Ending) -> UsageEvent:
@@ -95,9 +102,7 @@ def usage_event(hold: Hold, ending: Ending) -> UsageEvent:
             used.reasoning_tokens,
             hold.weights,
         ),
-        cost_nano_gbp=cost_nano_gbp(
-            hold.price, used.prompt_tokens, used.cached_tokens, used.output_tokens
-        ),
+        cost_nano_gbp=cost_nano_gbp(line_of_ending(hold, ending), used),
         quality=ending.quality,
         outcome=ending.outcome,
         stream=hold.stream,
@@ -143,7 +148,7 @@ def expiry_event(
     """
     prompt = min(tail.prompt_tokens, hold_tokens)
     output = min(hold_tokens - prompt, progress_tokens + UNSEEN_TOKENS_MAX)
-    used = (prompt, output) if tail.stream else (0, 0)
+    used = Usage(prompt, 0, output, 0) if tail.stream else NOTHING_USED
     return UsageEvent(
         event_id=rid,
         payer=tail.payer,
@@ -152,13 +157,13 @@ def expiry_event(
         route=tail.route,
         model=tail.model,
         price_id=tail.price_id,
-        charged_tokens=sum(used),
-        cost_nano_gbp=cost_nano_gbp(price, used[0], 0, used[1]),
+        charged_tokens=used.prompt_tokens + used.output_tokens,
+        cost_nano_gbp=cost_nano_gbp(line_of_call(price, used), used),
         quality="estimated",
         outcome="expired" if tail.stream else "unknown_upstream",
         stream=tail.stream,
         tag=tail.tag,
-        prompt_tokens=used[0],
-        output_tokens=used[1],
+        prompt_tokens=used.prompt_tokens,
+        output_tokens=used.output_tokens,
         sdk_retry=tail.sdk_retry,
     )

@@ -2,15 +2,18 @@
 
 Frozen values. A name in the configuration may end in `*` and then stands for all that begin so; the
 entry `*` is the declared default for names that nothing else matches. What is booked and priced is
-the entry, what is sent upstream is the name that was called.
+the entry, what is sent upstream is the name that was called, or the entry's `upstream_model`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 PER_MILLE = 1000
+# OpenAI calls a model that does not change by the name of its family and the day it was made.
+_SNAPSHOT = re.compile(r"(.+)-[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,8 @@ class Model:
     `output_tokens_default` is the cap that is held and sent when a caller names none;
     `output_tokens_min` is the lowest cap worth lowering to before a call is refused. A model that
     writes nothing (embeddings) has 0 for all three. `takes_audio`: it hears and speaks in chats.
+    `upstream_model` is what the upstream calls it, None where it is called as the caller did.
+    `snapshots`: its name may be followed by a date.
     """
 
     name: str
@@ -38,7 +43,19 @@ class Model:
     output_tokens_default: int
     output_tokens_min: int
     weights: Weights
+    upstream_model: str | None = None
+    snapshots: bool = False
     takes_audio: bool = False
+
+    @property
+    def is_pattern(self) -> bool:
+        """Whether it stands for many names, and is none itself."""
+        return self.name.endswith("*")
+
+
+def covers(pattern: str, name: str) -> bool:
+    """Whether `pattern` is that name, or ends in `*` and the name begins so."""
+    return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
 
 
 class ModelTable:
@@ -46,18 +63,21 @@ class ModelTable:
 
     def __init__(self, models: Iterable[Model]) -> None:
         self._entries = {model.name: model for model in models}
-        patterns = [name[:-1] for name in self._entries if name.endswith("*")]
-        self._prefixes = sorted(patterns, key=len, reverse=True)  # the longest says most
+        patterns = [model for model in self._entries.values() if model.is_pattern]
+        # The longest says most.
+        self._patterns = sorted(patterns, key=lambda model: len(model.name), reverse=True)
 
     def find(self, called: str) -> Model | None:
-        """The entry for the name a caller gave: its own, else that of the longest pattern."""
+        """The entry for the name a caller gave: its own, else that of which it is a snapshot, else
+        that of the longest pattern."""
         entry = self._entries.get(called)
         if entry is not None:
             return entry
-        for prefix in self._prefixes:
-            if called.startswith(prefix):
-                return self._entries[prefix + "*"]
-        return None
+        dated = _SNAPSHOT.fullmatch(called)
+        entry = self._entries.get(dated[1]) if dated else None
+        if entry is not None and entry.snapshots:
+            return entry
+        return next((entry for entry in self._patterns if covers(entry.name, called)), None)
 
     def __getitem__(self, name: str) -> Model:
         """The entry of that very name."""

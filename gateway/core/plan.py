@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
-ANY_MODEL = "*"
+from gateway.core.models import covers
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,8 @@ class PackOffer:
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """One tier. `tokens` is the allowance of a period; `models` are names, or the one entry `*`."""
+    """One tier. `tokens` is the allowance of a period; `models` are names of entries, or patterns
+    that end in `*` and stand for all entries whose names begin so."""
 
     name: str
     tokens: int
@@ -34,8 +35,8 @@ class Tier:
     models: tuple[str, ...]
 
     def allows(self, model: str) -> bool:
-        """Whether a user of this tier may call `model`."""
-        return ANY_MODEL in self.models or model in self.models
+        """Whether a user of this tier may call the entry named `model`."""
+        return any(covers(allowed, model) for allowed in self.models)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,28 +1,37 @@
 """What a call costs, in integer nano-GBP, and what it counts against the quota, in tokens.
 
 Price lists are versioned; the id of the version is frozen into a hold, so that a call is booked at
-the price under which it was admitted. Nothing is ever free by omission: each version has a default
-line, and a price that comes from it says so. Costs are exact and rounded once, per ledger entry.
+the price under which it was admitted. Nothing is ever free or cheap by omission: each version has a
+default line for what has none of its own, and a price that comes from it says so. Costs are exact
+and rounded once, per ledger entry.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from gateway.core.models import PER_MILLE, Weights
+from gateway.core.usage import Usage
 
 DEFAULT_LINE = "*"
 NANO = 10**9
 _MILLION = 10**6
+# The ordinary tier, by its names or left open; and the other name of a tier that answers know as
+# `priority` (the `service_tier` parameter in OpenAI's API reference, November 2026).
+ORDINARY_TIERS = frozenset({"auto", "default", "standard"})
+OTHER_NAMES = {"fast": "priority"}
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
     """One line of a price list: whole nano-GBP per million tokens.
 
-    `id` is the version's. `is_default`: nobody priced this model, the default line was taken.
+    `id` is the version's. `is_default`: nobody priced this, the default line was taken. Writing to
+    the cache costs what input does where it has no price; audio without one is not sold here.
+    `long` takes the line's place for a prompt of more than `long_above_tokens`, `tiers` do for the
+    service tiers, and `otherwise`, the default line, for what has no price here.
     """
 
     id: str
@@ -30,6 +39,22 @@ class Price:
     cached_nano_gbp: int
     output_nano_gbp: int
     is_default: bool = False
+    cache_write_nano_gbp: int | None = None
+    audio_input_nano_gbp: int | None = None
+    audio_output_nano_gbp: int | None = None
+    long_above_tokens: int = 0
+    long: Price | None = None
+    tiers: Mapping[str, Price] = field(default_factory=dict)
+    otherwise: Price | None = None
+
+    def at_length(self, prompt_tokens: int) -> Price:
+        """The line for a prompt of this length."""
+        return self.long if self.long and prompt_tokens > self.long_above_tokens else self
+
+    def sells(self, used: Usage) -> bool:
+        """Whether everything that was used has a price here."""
+        heard = not used.audio_input_tokens or self.audio_input_nano_gbp is not None
+        return heard and (not used.audio_output_tokens or self.audio_output_nano_gbp is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +74,9 @@ class PriceVersion:
             raise ValueError(f'price version {self.id!r} has no default line "{DEFAULT_LINE}"')
 
     def price_of(self, model: str) -> Price:
-        """The model's line, else the default line."""
-        return self.lines.get(model) or self.lines[DEFAULT_LINE]
+        """The line of that very name, else the default line."""
+        line, default = self.lines.get(model), self.lines[DEFAULT_LINE]
+        return default if line is None or line is default else replace(line, otherwise=default)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,23 +120,68 @@ def nano_gbp(amount: Decimal, gbp_per_unit: Decimal) -> int:
     return int(nano)
 
 
-def cost_nano_gbp(price: Price, prompt_tokens: int, cached_tokens: int, output_tokens: int) -> int:
-    """What these raw counts cost, rounded half up. `prompt_tokens` includes the cached ones."""
-    prompt = max(prompt_tokens, 0)
-    cached = min(max(cached_tokens, 0), prompt)
+def line_of_call(price: Price, used: Usage, service_tier: str | None = None) -> Price:
+    """The line on which a call is booked, by the service tier that its answer names.
+
+    A tier, or audio, without a price of its own is booked on the default line and marked so.
+    """
+    tier = _tier_name(service_tier)
+    line = price if tier is None else price.tiers.get(tier)
+    if line is not None:
+        line = line.at_length(used.prompt_tokens)
+    if line is None or not line.sells(used):
+        line = price.otherwise or price
+    return replace(line, is_default=True) if price.is_default else line
+
+
+def cost_nano_gbp(line: Price, used: Usage) -> int:
+    """What these raw counts cost on a line, rounded half up.
+
+    Upstreams do not say whether their parts overlap: what could be two things is the dearer one.
+    """
+    prompt, output = max(used.prompt_tokens, 0), max(used.output_tokens, 0)
+    heard = _part(used.audio_input_tokens, prompt)
+    written = _part(used.cache_write_tokens, prompt - heard)
+    cached = _part(used.cached_tokens, prompt - heard - written)
+    spoken = _part(used.audio_output_tokens, output)
     millionths = (
-        (prompt - cached) * price.input_nano_gbp
-        + cached * price.cached_nano_gbp
-        + max(output_tokens, 0) * price.output_nano_gbp
+        (prompt - heard - written - cached) * line.input_nano_gbp
+        + cached * line.cached_nano_gbp
+        + written * _priced(line.cache_write_nano_gbp, line.input_nano_gbp)
+        + heard * _priced(line.audio_input_nano_gbp, line.input_nano_gbp)
+        + (output - spoken) * line.output_nano_gbp
+        + spoken * _priced(line.audio_output_nano_gbp, line.output_nano_gbp)
     )
     return (millionths + _MILLION // 2) // _MILLION
 
 
-def held_nano_gbp(price: Price, prompt_tokens: int) -> tuple[int, int]:
-    """What a hold takes of a budget: for the prompt, and for each token of output. Rounded up, so
-    that a call within its hold never costs more than was held."""
-    prompt = prompt_tokens * max(price.input_nano_gbp, price.cached_nano_gbp)
-    return -(-prompt // _MILLION), -(-price.output_nano_gbp // _MILLION)
+def held_nano_gbp(
+    price: Price, prompt_tokens: int, service_tier: str | None = None
+) -> tuple[int, int]:
+    """What a hold takes of a budget: for the prompt, and for each token of output.
+
+    Of all lines to which a request for this service tier can lead, the dearest: an upstream may
+    serve it on the ordinary one instead, and chooses any where none is asked for. Rounded up, so
+    that a call within its hold never costs more than was held.
+    """
+    lines = [price]
+    tier = _tier_name(service_tier)
+    if tier is not None:
+        lines.append(price.tiers.get(tier) or price.otherwise or price)
+    elif service_tier in (None, "auto"):
+        lines.extend(price.tiers.values())
+    lines.extend([line.at_length(prompt_tokens) for line in lines])
+    prompt = prompt_tokens * max(
+        max(
+            line.input_nano_gbp,
+            line.cached_nano_gbp,
+            line.cache_write_nano_gbp or 0,
+            line.audio_input_nano_gbp or 0,
+        )
+        for line in lines
+    )
+    output = max(max(line.output_nano_gbp, line.audio_output_nano_gbp or 0) for line in lines)
+    return -(-prompt // _MILLION), -(-output // _MILLION)
 
 
 def charged_tokens(
@@ -132,3 +203,18 @@ def charged_tokens(
         PER_MILLE - weights.reasoning_per_mille
     )
     return prompt + output - spared_per_mille // PER_MILLE
+
+
+def _tier_name(service_tier: str | None) -> str | None:
+    """The name under which a service tier has its line; None for the ordinary one."""
+    if service_tier is None or service_tier in ORDINARY_TIERS:
+        return None
+    return OTHER_NAMES.get(service_tier, service_tier)
+
+
+def _part(tokens: int, whole: int) -> int:
+    return min(max(tokens, 0), whole)
+
+
+def _priced(own: int | None, otherwise: int) -> int:
+    return otherwise if own is None else own

@@ -18,13 +18,28 @@ LABEL_CHARS_MAX: Final = 128
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens as the upstream reports them. `cached_tokens` are part of the prompt,
-    `reasoning_tokens` part of the output."""
+    """Tokens as the upstream reports them. Those from the cache, those written to it and audio
+    input are part of the prompt; reasoning and audio output are part of the output."""
 
     prompt_tokens: int
     cached_tokens: int
     output_tokens: int
     reasoning_tokens: int
+    cache_write_tokens: int = 0
+    audio_input_tokens: int = 0
+    audio_output_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """Wire values of counts that only some models have, each with a price of its own."""
+
+    cache_write: Any = None
+    audio_input: Any = None
+    audio_output: Any = None
+
+
+_NOTHING_APART: Final = Apart()
 
 
 def believe(usage: Usage | None, wrote_text: bool) -> Usage | None:
@@ -34,8 +49,10 @@ def believe(usage: Usage | None, wrote_text: bool) -> Usage | None:
     return usage
 
 
-def usage_of(prompt: Any, cached: Any, output: Any, reasoning: Any) -> Usage | None:
-    """The usage of four wire values, or None when prompt or output is no believable count.
+def usage_of(
+    prompt: Any, cached: Any, output: Any, reasoning: Any, apart: Apart = _NOTHING_APART
+) -> Usage | None:
+    """The usage of these wire values, or None when prompt or output is no believable count.
 
     The parts are clamped to their wholes. Totals are not read: where one differs from the sum,
     nothing says which of them is wrong.
@@ -48,6 +65,9 @@ def usage_of(prompt: Any, cached: Any, output: Any, reasoning: Any) -> Usage | N
         min(_tokens(cached) or 0, prompt_tokens),
         output_tokens,
         min(_tokens(reasoning) or 0, output_tokens),
+        cache_write_tokens=min(_tokens(apart.cache_write) or 0, prompt_tokens),
+        audio_input_tokens=min(_tokens(apart.audio_input) or 0, prompt_tokens),
+        audio_output_tokens=min(_tokens(apart.audio_output) or 0, output_tokens),
     )
 
 

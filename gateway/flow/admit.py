@@ -107,6 +107,7 @@ class Admission:
             # For a release that finds the hold expired: its correction belongs to a period.
             period_start_ms=identity.calendar.period_at(self._clock.now_ms()).start_ms,
             limit_tokens=tier.tokens,
+            service_tier=call.request.service_tier,
         )
         try:
             return await self._reserve(call, identity, tier, asked, least)
@@ -182,7 +183,7 @@ class Admission:
             offered = ", ".join(each.name for each in self._terms.models if tier.allows(each.name))
             raise Refused(
                 Case.MODEL_NOT_ALLOWED,
-                f"The model '{model_name[:100]}' is not available on the tier '{tier.name}'. "
+                f"The model '{model_name}' is not available on the tier '{tier.name}'. "
                 f"Available: {offered}.",
                 param="model",
             ).of_tier(tier.name)
@@ -199,7 +200,9 @@ class Admission:
     def _ask(
         self, identity: Identity, tier: Tier, period: Period, asked: Hold, least: int
     ) -> ReserveAsk:
-        prompt_nano_gbp, output_nano_gbp = held_nano_gbp(asked.price, asked.prompt_tokens)
+        prompt_nano_gbp, output_nano_gbp = held_nano_gbp(
+            asked.price, asked.prompt_tokens, asked.service_tier
+        )
         return ReserveAsk(
             rid=asked.rid,
             payer=identity.payer,

@@ -67,15 +67,16 @@ class Exchange:
     async def _ask(self, call: Call, admitted: Admitted) -> UpstreamAnswer:
         """Send the request once; on failure end the hold and say what went wrong."""
         hold, terms = admitted.hold, self._services.terms
-        upstream = terms.models[hold.model].upstream
-        sending = Sending(call.request.model, hold.output_tokens, terms.dialects[upstream])
+        model = terms.models[hold.model]
+        named = model.upstream_model or call.request.model
+        sending = Sending(named, hold.output_tokens, terms.dialects[model.upstream])
         body = call.request.upstream_body(sending)
         sent_s = self._clock.monotonic_s()
         self._metrics.added_seconds("before", sent_s - call.received_s)
         try:
             source = await self._upstream.send(
                 UpstreamCall(
-                    upstream=upstream,
+                    upstream=model.upstream,
                     model=sending.model,
                     path=call.route.upstream_path,
                     body=body,

@@ -13,7 +13,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from gateway.core.event import UsageEvent, encode_event
-from gateway.core.hold import NOTHING_USED, Ending, Hold, usage_event
+from gateway.core.hold import NOTHING_USED, Ending, Hold, line_of_ending, usage_event
 from gateway.core.quota.settle import SettleCode, SettleKind, Settlement, SettleReply
 from gateway.flow.recent import RecentSettlements
 from gateway.flow.shards import Shards
@@ -71,7 +71,7 @@ class Settlements:
         event = usage_event(hold, ending)
         await self._begin(self._settlement(hold, "settle", event))
         self._metrics.charged(event, hold.hold_tokens)
-        if hold.price.is_default:
+        if line_of_ending(hold, ending).is_default:
             self._metrics.unpriced(hold.model)
         return event.charged_tokens
 

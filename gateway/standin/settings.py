@@ -25,7 +25,7 @@ class StandInSettings:
     chunk_tokens: int = 4
     require_key: str | None = None
     compatible: bool = False
-    models: tuple[str, ...] = ("gpt-4o-mini", "gpt-4o")
+    models: tuple[str, ...] = ("gpt-6-luna", "gpt-4o-mini", "gpt-4o")
 
     def __post_init__(self) -> None:
         if self.chunk_tokens < 1:

@@ -18,7 +18,7 @@ from aiohttp import web
 from gateway.core.identity import Identity
 from gateway.core.inference.judges import JUDGES
 from gateway.core.inference.moderations import judge_moderation
-from gateway.core.models import ModelTable
+from gateway.core.models import Model, ModelTable
 from gateway.core.plan import Plan
 from gateway.core.refusal import Case, Refused
 from gateway.core.rid import make_rid
@@ -163,26 +163,29 @@ class Proxy:
     def _models(
         self, route: Route, model_name: str, identity: Identity, rid: str
     ) -> web.StreamResponse:
-        """The models this user's tier may call, by the configuration: upstream is not asked."""
-        tier = self._settings.plan.tiers.get(identity.tier)
-        offered = [
-            {"id": model.name, "object": "model", "created": 0, "owned_by": model.upstream}
-            for model in self._settings.models
-            if tier is not None and tier.allows(model.name)
-        ]
+        """The models this user's tier may call, by the configuration: upstream is not asked.
+
+        A pattern is no model and not in the list; a name that it allows is there when asked for.
+        """
+        tier, models = self._settings.plan.tiers.get(identity.tier), self._settings.models
+        answer: dict[str, object]
         if route.name == "model":
-            offered = [model for model in offered if model["id"] == model_name]
-            if not offered:
+            model = models.find(model_name)
+            if model is None or tier is None or not tier.allows(model.name):
                 raise Refused(
                     Case.MODEL_NOT_ALLOWED,
                     f"The model '{model_name}' is not available on the tier '{identity.tier}'.",
                     param="model",
                 ).of_tier(identity.tier)
+            answer = _model_object(model_name, model)
+        else:
+            named = [model for model in models if not model.is_pattern]
+            offered = [model for model in named if tier is not None and tier.allows(model.name)]
+            data = [_model_object(model.name, model) for model in offered]
+            answer = {"object": "list", "data": data}
         self._metrics.decided(identity.tier, route.name, "admitted", "free")
         return web.Response(
-            body=_encode(
-                offered[0] if route.name == "model" else {"object": "list", "data": offered}
-            ),
+            body=_encode(answer),
             headers=[("Content-Type", "application/json"), ("x-request-id", rid), SERVER],
         )
 
@@ -197,6 +200,10 @@ class Proxy:
         if self.draining:
             response.force_close()  # its client should find another gateway
         return response
+
+
+def _model_object(name: str, model: Model) -> dict[str, object]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": model.upstream}
 
 
 class HttpAnswer:

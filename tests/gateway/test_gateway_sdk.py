@@ -9,7 +9,13 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 
-from tests.gateway.running_gateway import MODEL, MODEL_THAT_COUNTS_NOTHING, RunningGateway, prompt
+from tests.gateway.running_gateway import (
+    MODEL,
+    MODEL_THAT_COUNTS_NOTHING,
+    MakeGateway,
+    RunningGateway,
+    prompt,
+)
 
 Client = Callable[[str], openai.OpenAI]
 
@@ -240,6 +246,27 @@ def test_an_upstream_that_counts_nothing_is_counted_here(
     assert all(chunk.usage is None for chunk in chunks)
     (row,) = gateway.ledger_rows(user)
     assert (row["quality"], row["outcome"], row["output_tokens"]) == ("estimated", "done", 50)
+
+
+def test_a_name_that_a_pattern_allows_is_called_and_its_entry_is_booked(
+    start_gateway: MakeGateway,
+) -> None:
+    entry = {"upstream": "openai", "tokenizer": "o200k_base", "context_tokens": 1000}
+    entry |= {"output_tokens_max": 100, "output_tokens_default": 50}
+    sized = {"upstream_model": "acme/small", **entry}
+    gateway = start_gateway(models={"own-*": entry, "small": sized})
+    user, key = gateway.new_user()
+    with openai.OpenAI(base_url=f"{gateway.proxy}/v1", api_key=key) as client:
+        for name, sent in (("own-7b", "own-7b"), ("small", "acme/small")):
+            client.chat.completions.create(model=name, messages=says("Hello"))
+            assert gateway.stand_in.last()["body"]["model"] == sent
+        assert "own-*" not in {model.id for model in client.models.list()}
+        assert client.models.retrieve("own-7b").id == "own-7b"
+        with pytest.raises(openai.PermissionDeniedError, match="'other-7b'"):
+            client.models.retrieve("other-7b")
+    assert [row["model"] for row in gateway.ledger_rows(user, 2)] == ["own-*", "small"]
+    assert gateway.metric("unpriced_total") == 2
+    assert gateway.metric("tokens_total", model="own-*") > 0
 
 
 def test_the_models_are_those_of_the_tier_and_cost_nothing(

@@ -15,7 +15,15 @@ from gateway.core.inference.caps import CAPS, asked_cap, cap_bounds
 from gateway.core.inference.chat_answer import Chunk, Completion, read_chunk, read_completion
 from gateway.core.inference.chat_words import broken_chunk, closing_chunks
 from gateway.core.inference.completing import CHOICES_MAX, STORED, asked_usage, sent_body
-from gateway.core.inference.fields import flag, invalid, model_of, refuse_fields, unsupported, whole
+from gateway.core.inference.fields import (
+    flag,
+    invalid,
+    model_of,
+    refuse_fields,
+    service_tier_of,
+    unsupported,
+    whole,
+)
 from gateway.core.inference.request import Closing, Count, Sending, StreamEvent
 from gateway.core.json_body import encode, read_object
 from gateway.core.models import Model
@@ -44,6 +52,7 @@ class ChatRequest:
     output_tokens_asked: int | None
     predicted: Any
     sound: str | None
+    service_tier: str | None = None
 
     @property
     def text_only(self) -> bool:
@@ -106,6 +115,7 @@ def judge_chat(raw: bytes) -> ChatRequest:
         output_tokens_asked=asked_cap(body),
         predicted=_predicted(body),
         sound=_spoken(body) or _heard(body["messages"]),
+        service_tier=service_tier_of(body),
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from gateway.core.usage import Usage, believe, detail, label, usage_of
+from gateway.core.usage import Apart, Usage, believe, detail, label, usage_of
 
 _TEXT_KEYS: Final = frozenset(
     {"content", "refusal", "reasoning_content", "reasoning", "text", "name", "arguments", "input"}
@@ -169,11 +169,17 @@ def read_usage(wire: Any) -> Usage | None:
     """Chat's usage object, or None when it is missing, zero, negative, absurd or not integers."""
     if not isinstance(wire, dict):
         return None
+    prompt, output = wire.get("prompt_tokens_details"), wire.get("completion_tokens_details")
     return usage_of(
         wire.get("prompt_tokens"),
-        detail(wire.get("prompt_tokens_details"), "cached_tokens"),
+        detail(prompt, "cached_tokens"),
         wire.get("completion_tokens"),
-        detail(wire.get("completion_tokens_details"), "reasoning_tokens"),
+        detail(output, "reasoning_tokens"),
+        Apart(
+            cache_write=detail(prompt, "cache_write_tokens"),
+            audio_input=detail(prompt, "audio_tokens"),
+            audio_output=detail(output, "audio_tokens"),
+        ),
     )
 
 

@@ -21,7 +21,14 @@ from gateway.core.inference.chat_answer import (
 )
 from gateway.core.inference.chat_words import broken_chunk, closing_texts
 from gateway.core.inference.completing import CHOICES_MAX, STORED, asked_usage, sent_body
-from gateway.core.inference.fields import flag, invalid, model_of, refuse_fields, whole
+from gateway.core.inference.fields import (
+    flag,
+    invalid,
+    model_of,
+    refuse_fields,
+    service_tier_of,
+    whole,
+)
 from gateway.core.inference.request import Closing, Count, Sending, StreamEvent
 from gateway.core.json_body import encode, read_object
 from gateway.core.models import Model
@@ -48,6 +55,7 @@ class CompletionsRequest:
     choices: int
     output_tokens_asked: int
     echo: bool
+    service_tier: str | None
 
     @property
     def text_only(self) -> bool:
@@ -115,4 +123,5 @@ def judge_completions(raw: bytes) -> CompletionsRequest:
         choices=len(prompts) * answers,
         output_tokens_asked=OUTPUT_TOKENS_DEFAULT if asked is None else asked,
         echo=flag(body, "echo"),
+        service_tier=service_tier_of(body),
     )

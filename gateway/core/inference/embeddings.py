@@ -73,6 +73,10 @@ class EmbeddingsRequest:
         return False
 
     @property
+    def service_tier(self) -> str | None:
+        return None
+
+    @property
     def choices(self) -> int:
         return 1
 

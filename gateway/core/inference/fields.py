@@ -10,14 +10,25 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gateway.core.refusal import Case, Refused
+from gateway.core.usage import LABEL_CHARS_MAX, label
+
+_LABEL = f"printable ASCII, at most {LABEL_CHARS_MAX} characters"
 
 
 def model_of(body: Mapping[str, Any]) -> str:
-    """The name of the model that is called."""
+    """The name of the model that is called. It may go upstream, into logs and into messages."""
     model = body.get("model")
-    if not isinstance(model, str) or not model:
-        raise invalid("model", "a model's name")
+    if not isinstance(model, str) or label(model) is None:
+        raise invalid("model", f"a model's name, {_LABEL}")
     return model
+
+
+def service_tier_of(body: Mapping[str, Any]) -> str | None:
+    """The service tier that is asked for, None when none is."""
+    tier = body.get("service_tier")
+    if tier is not None and (not isinstance(tier, str) or label(tier) is None):
+        raise invalid("service_tier", f"a service tier's name, {_LABEL}")
+    return tier
 
 
 def flag(body: Mapping[str, Any], name: str) -> bool:

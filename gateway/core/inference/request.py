@@ -94,6 +94,7 @@ class InferenceRequest(Protocol):
     """A request of any API. `choices`: how many answers may take the output cap, each.
 
     `model` is the name that was called; `text_only`: its prompt has no more tokens than bytes.
+    `service_tier` is the one that is asked for, None when the request leaves it to the upstream.
     """
 
     @property
@@ -104,6 +105,9 @@ class InferenceRequest(Protocol):
 
     @property
     def choices(self) -> int: ...
+
+    @property
+    def service_tier(self) -> str | None: ...
 
     @property
     def text_only(self) -> bool: ...

@@ -11,7 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.core.inference.fields import flag, invalid, model_of, refuse_fields, unsupported, whole
+from gateway.core.inference.caps import cap_bounds
+from gateway.core.inference.fields import (
+    flag,
+    invalid,
+    model_of,
+    refuse_fields,
+    service_tier_of,
+    unsupported,
+    whole,
+)
 from gateway.core.inference.request import Closing, Count, Sending, StreamEvent
 from gateway.core.inference.responses_answer import (
     ResponsesAnswer,
@@ -54,6 +63,7 @@ class ResponsesRequest:
     model: str
     stream: bool
     output_tokens_asked: int | None
+    service_tier: str | None
 
     @property
     def choices(self) -> int:
@@ -67,10 +77,9 @@ class ResponsesRequest:
         return count_responses_prompt(self.body, count)
 
     def output_bounds(self, model: Model) -> tuple[int, int]:
-        wanted = min(
-            self.output_tokens_asked or model.output_tokens_default, model.output_tokens_max
+        return cap_bounds(
+            self.model, self.output_tokens_asked or model.output_tokens_default, model
         )
-        return wanted, min(wanted, model.output_tokens_min)
 
     def upstream_body(self, sending: Sending) -> bytes:
         """Usage is not asked for: it comes with the last event anyway. `metadata` stays, because
@@ -117,6 +126,7 @@ def judge_responses(raw: bytes) -> ResponsesRequest:
         model=model,
         stream=flag(body, "stream"),
         output_tokens_asked=whole(body, "max_output_tokens"),
+        service_tier=service_tier_of(body),
     )
 
 

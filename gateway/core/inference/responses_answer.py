@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.core.inference.chat_answer import all_texts
-from gateway.core.usage import Usage, believe, detail, label, usage_of
+from gateway.core.usage import Apart, Usage, believe, detail, label, usage_of
 
 _LAST: Final = frozenset({"response.completed", "response.incomplete", "response.failed"})
 _ERRORS: Final = frozenset({"error", "response.failed"})
@@ -159,6 +159,7 @@ def read_usage(wire: Any) -> Usage | None:
         detail(wire.get("input_tokens_details"), "cached_tokens"),
         wire.get("output_tokens"),
         detail(wire.get("output_tokens_details"), "reasoning_tokens"),
+        Apart(cache_write=detail(wire.get("input_tokens_details"), "cache_write_tokens")),
     )
 
 

@@ -6,7 +6,9 @@ The shipped `config.yaml` is the main specimen, so that it cannot rot.
 from __future__ import annotations
 
 import json
+from datetime import date
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,8 @@ from gateway.config import ConfigError, Settings, effective, load, schema
 from gateway.config.values import Address
 from gateway.core.models import Weights
 from gateway.core.plan import PackOffer
-from gateway.core.pricing import cost_nano_gbp
+from gateway.core.pricing import cost_nano_gbp, held_nano_gbp, line_of_call
+from gateway.core.usage import Usage
 
 ROOT = Path(__file__).parents[3]
 SHIPPED = ROOT / "config.yaml"
@@ -77,13 +80,40 @@ def test_every_shipped_model_has_its_own_price() -> None:
     assert settings.prices.price_for("unheard-of", NOVEMBER_2026_MS).is_default
 
 
+def test_the_first_shipped_model_is_a_name_that_nobody_ends() -> None:
+    settings = load(SHIPPED, {})
+    first = next(iter(settings.file.models))
+    assert first == "gpt-6-luna"
+    assert settings.file.models[first].until is None
+    assert settings.file.models["gpt-4o-mini"].until == date(2027, 1, 14)
+
+
+def test_what_is_not_priced_is_dearer_than_all_that_is() -> None:
+    prices = load(SHIPPED, {}).prices
+    for version in prices.versions:
+        dearest = held_nano_gbp(version.lines["*"], 10**6)
+        for name, line in version.lines.items():
+            prompt, output = held_nano_gbp(line, 10**6)
+            assert (prompt <= dearest[0], output <= dearest[1]) == (True, True), name
+
+
+@pytest.mark.parametrize("rate", ["0.78919", "1.00001", "123456.98765"])
+def test_the_shipped_prices_are_exact_at_every_rate(tmp_path: Path, rate: str) -> None:
+    shipped = SHIPPED.read_text(encoding="utf-8")
+    file = tmp_path / "config.yaml"
+    file.write_text(shipped.replace('gbp_per_unit: "0.79"', f'gbp_per_unit: "{rate}"'))
+    assert load(file, {}).file.prices.gbp_per_unit == rate
+
+
 def test_a_million_tokens_of_gpt_4o_mini_cost_what_openai_asks_in_pounds() -> None:
     price = load(SHIPPED, {}).prices.price_for("gpt-4o-mini", NOVEMBER_2026_MS)
-    assert cost_nano_gbp(price, 10**6, 0, 10**6) == round((0.15 + 0.60) * 0.79 * 10**9)
+    million = Usage(10**6, 0, 10**6, 0)
+    assert cost_nano_gbp(price, million) == round((0.15 + 0.60) * 0.79 * 10**9)
 
 
 def test_a_reasoning_model_is_never_capped_to_its_thoughts() -> None:
     models = load(SHIPPED, {}).models
+    assert models["gpt-6-luna"].output_tokens_min == 2048
     assert models["gpt-5.4-mini"].output_tokens_min == 2048
     assert models["gpt-4o-mini"].output_tokens_min == 16
 
@@ -149,6 +179,40 @@ def test_weights_are_kept_in_thousandths(tmp_path: Path) -> None:
     )
     model = load_text(tmp_path, weighted).models["mini"]
     assert model.weights == Weights(cached_per_mille=125, reasoning_per_mille=1000)
+
+
+def test_entries_may_be_patterns_and_have_another_name_upstream(tmp_path: Path) -> None:
+    entry = MINIMAL[MINIMAL.index("  mini:") : MINIMAL.index("prices:")]
+    named = entry.replace("mini:", "small:").replace(": 50}", ": 50, upstream_model: acme/s}")
+    patterns = [entry.replace("mini:", f'"{name}":') for name in ("gpt-*", "*")]
+    text = MINIMAL.replace(entry, "".join([entry, named, *patterns]))
+    settings = load_text(tmp_path, text)
+    assert list(settings.models) == ["mini", "small", "gpt-*", "*"]
+    assert [model.is_pattern for model in settings.models.values()] == [False, False, True, True]
+    assert settings.models["small"].upstream_model == "acme/s"
+    assert settings.models["mini"].upstream_model is None
+
+
+def test_a_price_line_becomes_one_for_each_tier_and_length(tmp_path: Path) -> None:
+    line = """\
+      per_million:
+        mini: {input: "2", cached: "0.2", output: "8", cache_write: "2.5", audio_input: "32",
+          long: {above_tokens: 272000, input: "4", cached: "0.4", output: "12",
+            cache_write: "5", audio_input: "64"},
+          service_tiers: {flex: "0.5"}}
+        "*": {input: "10", cached: "5", output: "40"}
+"""
+    start = MINIMAL.index("      per_million:")
+    text = MINIMAL[:start] + line + MINIMAL[MINIMAL.index("plan:") :]
+    price = load_text(tmp_path, text).prices.price_for("mini", NOVEMBER_2026_MS)
+    short, long = Usage(200_000, 0, 10**6, 0, 100_000), Usage(300_000, 0, 10**6, 0)
+    for service_tier, dollar in ((None, 790_000_000), ("flex", 395_000_000)):
+        line_of = partial(line_of_call, price, service_tier=service_tier)
+        # 0.1 x 2 + 0.1 x 2.5 + 8 dollars, and 0.3 x 4 + 12.
+        assert cost_nano_gbp(line_of(short), short) == dollar * 845 // 100
+        assert cost_nano_gbp(line_of(long), long) == dollar * 132 // 10
+        assert line_of(short).audio_input_nano_gbp == dollar * 32
+        assert line_of(short).audio_output_nano_gbp is None
 
 
 def test_price_versions_are_sorted_by_date(tmp_path: Path) -> None:

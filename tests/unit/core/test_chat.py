@@ -46,6 +46,8 @@ def each(name: str, *values: Any) -> list[dict[str, Any]]:
 
 ODD = [
     *each("model", LEFT_OUT, None, "", 3, True, [], {}, ["gpt-4o"]),
+    *each("model", "x" * 129, "gpt\n4o", "gpt\x7f", "gpt-4\u043e"),
+    *each("service_tier", 1, True, "", ["flex"], "flex\n", "x" * 129),
     *each("messages", LEFT_OUT, None, [], {}, "Hi", 3, True, {"0": HI}),
     *each("stream", 1, "true", "yes", [1], {"a": 1}),
     *each("stream_options", 1, True, "include_usage", ["include_usage"]),

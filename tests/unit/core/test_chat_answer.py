@@ -122,6 +122,18 @@ def test_parts_are_clamped_to_their_wholes_and_odd_parts_are_zero() -> None:
     assert read_usage(WIRE | odd) == Usage(19, 0, 10, 0)
 
 
+def test_what_is_priced_apart_is_read_and_clamped() -> None:
+    prompt = {"cached_tokens": 4, "cache_write_tokens": 7, "audio_tokens": 8}
+    details = {"prompt_tokens_details": prompt, "completion_tokens_details": {"audio_tokens": 11}}
+    assert read_usage(WIRE | details) == Usage(
+        *(19, 4, 10, 0), cache_write_tokens=7, audio_input_tokens=8, audio_output_tokens=10
+    )
+    prompt.update(cache_write_tokens=20, audio_tokens=-1)
+    assert read_usage(WIRE | details) == Usage(
+        *(19, 4, 10, 0), cache_write_tokens=19, audio_output_tokens=10
+    )
+
+
 @pytest.mark.parametrize("total", [None, 0, 30, 10**30, "29"])
 def test_the_total_is_not_trusted(total: Any) -> None:
     assert read_usage(WIRE | {"total_tokens": total}) == USAGE

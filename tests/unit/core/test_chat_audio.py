@@ -133,7 +133,7 @@ def test_a_spoken_answer_tells_its_usage_and_its_transcript() -> None:
     message = {"role": "assistant", "content": None, "refusal": None, "audio": SAID}
     choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
     answer = read_completion(json.dumps({"choices": choices, "usage": USAGE}).encode())
-    assert answer.usage == Usage(8, 0, 54, 0)
+    assert answer.usage == Usage(8, 0, 54, 0, audio_output_tokens=37)
     assert answer.texts() == [SAID["transcript"]]
 
 
@@ -151,4 +151,9 @@ def test_a_spoken_chunk_tells_its_transcript_and_never_its_data() -> None:
 @pytest.mark.parametrize("value", [None, {}, {"audio_tokens": None}, {"audio_tokens": 10**9}])
 def test_details_of_sound_never_disturb_the_counts(missing: str, value: Any) -> None:
     raw = json.dumps({"choices": [], "usage": {**USAGE, missing: value}}).encode()
-    assert read_chunk(raw).usage == Usage(8, 0, 54, 0)
+    usage = read_chunk(raw).usage
+    assert usage is not None
+    assert (usage.prompt_tokens, usage.cached_tokens) == (8, 0)
+    assert (usage.output_tokens, usage.reasoning_tokens) == (54, 0)
+    assert usage.audio_input_tokens <= 8
+    assert usage.audio_output_tokens in (0, 37, 54)

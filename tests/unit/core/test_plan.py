@@ -24,5 +24,12 @@ def test_a_list_allows_only_what_it_names() -> None:
     assert not tier().allows("gpt-4o")
 
 
+def test_a_pattern_stands_for_entries_whose_names_begin_so() -> None:
+    assert tier("gpt-4*").allows("gpt-4o")
+    assert tier("gpt-4*").allows("gpt-4*")
+    assert not tier("gpt-4*").allows("gpt-*"), "an entry that allows more than the tier may"
+    assert not tier("gpt-4o").allows("gpt-4o-*")
+
+
 def test_tokens_count_fully_unless_weighted() -> None:
     assert Weights() == Weights(cached_per_mille=1000, reasoning_per_mille=1000)

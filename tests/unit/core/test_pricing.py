@@ -20,6 +20,7 @@ from gateway.core.pricing import (
     cost_nano_gbp,
     nano_gbp,
 )
+from gateway.core.usage import Usage
 
 # A busy machine is no failure.
 unhurried = settings(deadline=None)
@@ -51,17 +52,15 @@ def test_a_price_that_is_not_whole_in_nano_gbp_is_refused() -> None:
 
 def test_one_million_of_each_costs_the_sum_of_the_lines() -> None:
     million = 10**6
-    cost = cost_nano_gbp(
-        MINI, prompt_tokens=2 * million, cached_tokens=million, output_tokens=million
-    )
+    cost = cost_nano_gbp(MINI, Usage(2 * million, million, million, 0))
     assert cost == 118_500_000 + 59_250_000 + 474 * 10**6
 
 
 def test_half_a_nano_is_rounded_up_and_less_is_dropped() -> None:
     half = Price("v", input_nano_gbp=500_000, cached_nano_gbp=0, output_nano_gbp=499_999)
-    assert cost_nano_gbp(half, 1, 0, 0) == 1
-    assert cost_nano_gbp(half, 0, 0, 1) == 0
-    assert cost_nano_gbp(half, 1, 0, 1) == 1, "rounded once over the sum, not per line"
+    assert cost_nano_gbp(half, Usage(1, 0, 0, 0)) == 1
+    assert cost_nano_gbp(half, Usage(0, 0, 1, 0)) == 0
+    assert cost_nano_gbp(half, Usage(1, 0, 1, 0)) == 1, "rounded once over the sum, not per line"
 
 
 @unhurried
@@ -77,15 +76,18 @@ def test_cost_equals_exact_decimal_arithmetic(
     cached = min(cached, prompt)
     exact = Decimal((prompt - cached) * prices[0] + cached * prices[1] + output * prices[2]) / 10**6
     expected = int(exact.to_integral_value(rounding=ROUND_HALF_UP))
-    assert cost_nano_gbp(Price("v", *prices), prompt, cached, output) == expected
+    assert cost_nano_gbp(Price("v", *prices), Usage(prompt, cached, output, 0)) == expected
 
 
 def test_more_cached_than_prompt_is_not_believed() -> None:
-    assert cost_nano_gbp(MINI, 10, 999, 0) == cost_nano_gbp(MINI, 10, 10, 0)
+    believed, claimed = Usage(10, 10, 0, 0), Usage(10, 999, 0, 0)
+    assert cost_nano_gbp(MINI, claimed) == cost_nano_gbp(MINI, believed)
 
 
 def test_a_priced_model_has_its_own_line() -> None:
-    assert TABLE.price_for("mini", 1_500) is MINI
+    price = TABLE.price_for("mini", 1_500)
+    assert (price.id, price.input_nano_gbp) == ("v1", MINI.input_nano_gbp)
+    assert not price.is_default
 
 
 def test_a_model_without_a_price_is_booked_at_the_default_and_says_so() -> None:
@@ -159,4 +161,4 @@ def test_a_charge_is_the_exact_weighted_sum_rounded_up_and_never_above_the_raw_s
 
 def test_negative_counts_charge_nothing() -> None:
     assert charged_tokens(-5, -5, -5, -5, Weights()) == 0
-    assert cost_nano_gbp(MINI, -5, -5, -5) == 0
+    assert cost_nano_gbp(MINI, Usage(-5, -5, -5, -5, -5, -5, -5)) == 0

@@ -84,7 +84,7 @@ def test_a_gateway_that_does_not_run_is_told(command: Command) -> None:
 def test_a_model_that_not_every_tier_may_call_is_told(command: Command) -> None:
     code, line = command.fails("--model", "gpt-9", "--real-upstream")
     assert code == 1
-    assert "expected a model that every tier may call (gpt-4o-mini, " in line
+    assert "expected a model that every tier may call (gpt-6-luna, " in line
     assert line.endswith("found gpt-9")
 
 

@@ -154,9 +154,9 @@ async def test_models_are_listed_and_shown(client: Client) -> None:
     async with client.session.get(f"{client.url}/models") as response:
         listed = await response.json()
     assert listed["object"] == "list"
-    assert [model["id"] for model in listed["data"]] == ["gpt-4o-mini", "gpt-4o"]
+    assert [model["id"] for model in listed["data"]] == ["gpt-6-luna", "gpt-4o-mini", "gpt-4o"]
     async with client.session.get(f"{client.url}/models/gpt-4o") as response:
-        assert await response.json() == listed["data"][1]
+        assert await response.json() == listed["data"][2]
     async with client.session.get(f"{client.url}/models/gpt-9") as response:
         assert response.status == 404
         assert (await response.json())["error"]["code"] == "model_not_found"

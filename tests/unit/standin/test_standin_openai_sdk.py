@@ -47,7 +47,8 @@ async def test_a_stream(sdk: openai.AsyncOpenAI, include_usage: bool) -> None:
 
 
 async def test_models(sdk: openai.AsyncOpenAI) -> None:
-    assert [model.id async for model in sdk.models.list()] == ["gpt-4o-mini", "gpt-4o"]
+    listed = [model.id async for model in sdk.models.list()]
+    assert listed == ["gpt-6-luna", "gpt-4o-mini", "gpt-4o"]
 
 
 async def test_a_demanded_429_is_raised_as_a_rate_limit(sdk: openai.AsyncOpenAI) -> None:
