@@ -16,7 +16,7 @@ from gateway.core.inference.fields import flag, invalid, model_of, refuse_fields
 from gateway.core.inference.request import Closing, Count, Sending, StreamEvent
 from gateway.core.json_body import encode, read_object
 from gateway.core.models import Model
-from gateway.core.prompt.chat import count_chat_prompt
+from gateway.core.prompt.chat import count_chat_prompt, has_no_more_tokens_than_bytes
 from gateway.core.refusal import Case
 from gateway.core.sse import SseEvent
 
@@ -52,7 +52,7 @@ class ChatRequest:
 
     @property
     def text_only(self) -> bool:
-        return True
+        return has_no_more_tokens_than_bytes(self.body)
 
     def count_prompt(self, model: Model, count: Count) -> int:
         return count_chat_prompt(self.body, count)

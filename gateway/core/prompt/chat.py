@@ -58,6 +58,16 @@ def count_chat_prompt(body: Mapping[str, Any], count: Count) -> int:
     return tokens
 
 
+def has_no_more_tokens_than_bytes(body: Mapping[str, Any]) -> bool:
+    """True when no vocabulary on bytes makes more tokens of the prompt than its body has bytes.
+
+    That holds for text. Tools and schemas are shown to the model in another form than they came,
+    and two things in them may grow: numbers in a list, which get ` | ` between them, and floats
+    (1e15 is shown with all its digits).
+    """
+    return not any(_grows(body.get(name)) for name in ("tools", "functions", "response_format"))
+
+
 def count_content(content: Any, count: Count) -> int:
     """Tokens of a message's content: a string or a list of parts."""
     if isinstance(content, list):
@@ -79,6 +89,14 @@ def render_tools(body: Mapping[str, Any]) -> str:
             out.append(f"{_json(tool)}\n\n")
     out.append("} // namespace functions")
     return "".join(out)
+
+
+def _grows(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_grows, value.values()))
+    if isinstance(value, list):
+        return any(type(item) is int or _grows(item) for item in value)
+    return isinstance(value, float)
 
 
 def _count_choice(choice: Any, count: Count) -> int:
