@@ -17,6 +17,7 @@ from gateway.core.models import PER_MILLE
 from gateway.core.period import zone_exists
 from gateway.core.plan import ANY_MODEL
 from gateway.core.pricing import DEFAULT_LINE
+from gateway.core.prompt.pictures import PICTURE_RULES
 
 # 16 characters of base64 are 96 bits: out of reach for whoever steals the digests.
 PEPPER_CHARACTERS_MIN = 16
@@ -123,6 +124,9 @@ def _model(file: File, name: str, model: Model) -> Iterator[Problem]:
         yield Problem(path, 'expected a name of letters, digits and ._:/-, and not "other"')
     if model.upstream not in file.upstreams:
         yield Problem(f"{path}.upstream", _unknown(model.upstream, "upstreams", file.upstreams))
+    if isinstance(model.pictures, str) and model.pictures not in PICTURE_RULES:
+        known = _unknown(model.pictures, "the rules for pictures", PICTURE_RULES)
+        yield Problem(f"{path}.pictures", f"{known}; or the most a picture costs, in tokens")
     ladder = {
         "output_tokens_min": model.output_tokens_min,
         "output_tokens_default": model.output_tokens_default,

@@ -108,6 +108,7 @@ class Model(Section, frozen=True):
     output_tokens_default: ranges.Amount
     output_tokens_min: ranges.Amount = 16
     weights: Weights = field(default_factory=Weights)
+    pictures: ranges.Pictures | None = None
 
 
 class PriceLine(Section, frozen=True):

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from gateway.core.prompt.pictures import PictureRule
+
 PER_MILLE = 1000
 
 
@@ -27,7 +29,8 @@ class Model:
 
     `output_tokens_default` is the cap that is held and sent when a caller names none;
     `output_tokens_min` is the lowest cap worth lowering to before a call is refused. A model that
-    writes nothing (embeddings) has 0 for all three.
+    writes nothing (embeddings) has 0 for all three. `pictures`: what a picture costs; None:
+    it takes none.
     """
 
     name: str
@@ -38,6 +41,7 @@ class Model:
     output_tokens_default: int
     output_tokens_min: int
     weights: Weights
+    pictures: PictureRule | None = None
 
 
 class ModelTable:

@@ -13,6 +13,7 @@ from typing import Any
 from gateway.core.inference.chat_answer import Chunk, Completion, read_chunk, read_completion
 from gateway.core.inference.chat_words import broken_chunk, closing_chunks
 from gateway.core.inference.fields import flag, invalid, model_of, refuse_fields, unsupported, whole
+from gateway.core.inference.picture_parts import Picture, count_pictures, judge_picture
 from gateway.core.inference.request import Closing, Count, Sending, StreamEvent
 from gateway.core.json_body import encode, read_object
 from gateway.core.models import Model
@@ -49,13 +50,14 @@ class ChatRequest:
     asked_usage: bool
     choices: int
     output_tokens_asked: int | None
+    pictures: tuple[Picture, ...] = ()
 
     @property
     def text_only(self) -> bool:
-        return has_no_more_tokens_than_bytes(self.body)
+        return not self.pictures and has_no_more_tokens_than_bytes(self.body)
 
     def count_prompt(self, model: Model, count: Count) -> int:
-        return count_chat_prompt(self.body, count)
+        return count_pictures(self.pictures, model) + count_chat_prompt(self.body, count)
 
     def output_bounds(self, model: Model) -> tuple[int, int]:
         wanted = min(
@@ -99,7 +101,7 @@ def judge_chat(raw: bytes) -> ChatRequest:
     if body.get("modalities") not in (None, ["text"]):
         raise unsupported("modalities", "other than text are not available through this gateway")
     model = model_of(body)
-    _judge_messages(body.get("messages"))
+    pictures = _judge_messages(body.get("messages"))
     _judge_tools(body.get("tools"))
     options = body.get("stream_options") or {}
     if not isinstance(options, dict):
@@ -113,12 +115,15 @@ def judge_chat(raw: bytes) -> ChatRequest:
         output_tokens_asked=min(
             (cap for cap in (whole(body, name) for name in _CAPS) if cap), default=None
         ),
+        pictures=tuple(pictures),
     )
 
 
-def _judge_messages(messages: Any) -> None:
+def _judge_messages(messages: Any) -> list[Picture]:
+    """Refused when a message is malformed; the pictures in all of them."""
     if not isinstance(messages, list) or not messages:
         raise invalid("messages", "a list of at least one message")
+    pictures: list[Picture] = []
     for place, message in enumerate(messages):
         where = f"messages[{place}]"
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
@@ -128,19 +133,30 @@ def _judge_messages(messages: Any) -> None:
         content = message.get("content")
         if isinstance(content, list):
             for number, part in enumerate(content):
-                _judge_part(f"{where}.content[{number}]", part)
+                picture = _judge_part(f"{where}.content[{number}]", part)
+                if picture is not None:
+                    pictures.append(picture)
         elif content is not None and not isinstance(content, str):
             raise invalid(f"{where}.content", "text or a list of content parts")
+    return pictures
 
 
-def _judge_part(where: str, part: Any) -> None:
+def _judge_part(where: str, part: Any) -> Picture | None:
     if not isinstance(part, dict) or not isinstance(part.get("type"), str):
         raise invalid(where, "an object with a type")
     kind = part["type"]
+    held = part.get(kind)
+    if kind == "image_url":
+        if not isinstance(held, dict):
+            raise invalid(f"{where}.image_url", "an object with a url")
+        if held.get("file_id") is not None:
+            raise unsupported(f"{where}.image_url.file_id", "is not available through this gateway")
+        return judge_picture(where, held.get("url"), held.get("detail"))
     if kind not in _METERED_PARTS:
         raise unsupported(where, f"of type {kind[:40]!r} is not metered by this gateway yet")
-    if not isinstance(part.get(kind), str):
+    if not isinstance(held, str):
         raise invalid(f"{where}.{kind}", "text")
+    return None
 
 
 def _judge_tools(tools: Any) -> None:

@@ -28,10 +28,6 @@ CALL_TOKENS: Final = 5  # one call in a message, beside its name and arguments
 SEVERAL_CALLS_TOKENS: Final = 21  # several are wrapped in a parallel call, and 2 for each
 FORMAT_TOKENS: Final = 12  # a heading and the name of the response format
 
-OPAQUE_PART_TOKENS: Final = 1_445
-"""A picture, sound or file, which is never counted as text. The most that a picture costs on
-gpt-4o: 85 and 8 tiles of 170."""
-
 _RENDERED: Final = frozenset(
     {"type", "properties", "required", "description", "items", "enum", "anyOf", "oneOf"}
     | {"title", "$schema"}  # left out
@@ -42,7 +38,8 @@ _NUMERIC: Final = {"integer": "number"}
 def count_chat_prompt(body: Mapping[str, Any], count: Count) -> int:
     """Prompt tokens of a chat request, as `count` (text -> tokens) counts for its model.
 
-    Does not include `prediction`, whose tokens are output: count its content with `count_content`.
+    Does not include pictures, which each model counts by a rule of its own (`pictures`), nor
+    `prediction`, whose tokens are output: count its content with `count_content`.
     """
     messages = _list(body.get("messages"))
     tokens = REPLY_TOKENS + sum(_count_message(message, count) for message in messages)
@@ -69,7 +66,7 @@ def has_no_more_tokens_than_bytes(body: Mapping[str, Any]) -> bool:
 
 
 def count_content(content: Any, count: Count) -> int:
-    """Tokens of a message's content: a string or a list of parts."""
+    """Tokens of the text in a message's content: a string or a list of parts."""
     if isinstance(content, list):
         return sum(_count_part(part, count) for part in content)
     return count(_text(content))
@@ -144,7 +141,7 @@ def _count_part(part: Any, count: Count) -> int:
     for key in ("text", "refusal"):
         if isinstance(part.get(key), str):
             return count(part[key])
-    return OPAQUE_PART_TOKENS
+    return 0
 
 
 def _write_function(function: dict[str, Any], out: list[str]) -> None:
