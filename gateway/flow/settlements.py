@@ -76,6 +76,9 @@ class Settlements:
         event = usage_event(hold, ending)
         await self._begin(self._settlement(hold, "settle", event))
         self._metrics.charged(event, hold.hold_tokens)
+        was_counted = hold.prompt_tokens > 0 and not hold.prompt_is_bound
+        if ending.quality == "measured" and was_counted:
+            self._metrics.prompt_measured(hold.model, hold.prompt_tokens, event.prompt_tokens)
         if hold.price.is_default:
             self._metrics.unpriced(hold.model)
         return event.charged_tokens

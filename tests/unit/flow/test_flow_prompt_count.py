@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from gateway.core.event import decode_tail
 from gateway.core.hold import BYTES_A_TOKEN, UNSEEN_TOKENS_MAX
+from gateway.core.models import ModelTable
+from gateway.core.prompt.pictures import FlatRule
 from gateway.core.quota.reserve import Limits
 from gateway.core.refusal import Case, Refused
 from gateway.flow.admit import Admitted, Call
@@ -17,7 +20,7 @@ from gateway.flow.room import BOUND_SHARE
 from gateway.ports.upstream import UpstreamBroke
 from tests.fakes.answer import RecordedAnswer
 from tests.fakes.chat_stream import DONE, completion, finish, text, usage
-from tests.fakes.flow_rig import COUNTS, MODEL, FlowRig
+from tests.fakes.flow_rig import COUNTS, MODEL, TERMS, FlowRig, flow_rig
 from tests.fakes.upstream import ScriptedAnswer, stream
 
 PROMPT_TOKENS = len("user") + len("Hi") + 6  # a token is a character here
@@ -93,6 +96,28 @@ async def test_where_tokens_a_minute_are_limited_the_prompt_is_counted(rig: Flow
         call.request, call.body_bytes, model, "ada", Limits(tokens=16_020, tokens_a_minute=9000)
     )
     assert not (await count).is_bound
+
+
+PICTURE = {"type": "image_url", "image_url": {"url": "https://example.test/a.png"}}
+PICTURED = {"messages": [{"role": "user", "content": [PICTURE]}]}
+
+
+async def test_a_picture_is_held_by_its_rule() -> None:
+    model = replace(TERMS.models[MODEL], pictures=FlatRule(700))
+    async with flow_rig(models=ModelTable([model])) as rig:
+        hold = (await admitted(rig, rig.call(await rich(rig), **PICTURED))).hold
+        assert (hold.prompt_tokens, hold.prompt_is_bound) == (PROMPT_TOKENS - 2 + 700, False)
+
+
+async def test_a_picture_for_a_model_that_takes_none_is_refused_and_holds_nothing(
+    rig: FlowRig,
+) -> None:
+    key = await rich(rig)
+    asked = rig.store.asked.count("reserve")
+    with pytest.raises(Refused) as caught:
+        await admitted(rig, rig.call(key, **PICTURED))
+    assert caught.value.case is Case.UNSUPPORTED_PARAMETER
+    assert rig.store.asked.count("reserve") == asked
 
 
 # --- the bound never costs anyone a call -------------------------------------------------------
@@ -246,3 +271,22 @@ async def test_cancelled_while_it_counts_a_stream_settles_all_the_same(
     row = (await rig.rows())[-1]
     assert (row.event.prompt_tokens, row.event.outcome) == (PROMPT_TOKENS, "done")
     assert json.loads(rig.store.sent[-1].event_json)["output_tokens"] == len("Hello world")
+
+
+# --- how good the count was --------------------------------------------------------------------
+
+
+async def test_a_counted_prompt_is_compared_with_what_was_measured(rig: FlowRig) -> None:
+    await seen(rig, await rig.user())
+    assert rig.metrics.of("prompt_measured") == [(MODEL, PROMPT_TOKENS, 20)]
+
+
+async def test_a_bound_is_no_estimate(rig: FlowRig) -> None:
+    await charged(rig, ScriptedAnswer([completion("Hi", COUNTS)]))
+    assert len(rig.metrics.of("prompt_measured")) == 1  # of the first sight
+
+
+async def test_neither_is_a_prompt_that_nobody_measured(rig: FlowRig) -> None:
+    rig.will_answer(ScriptedAnswer([completion("Hi", None)]))
+    await rig.exchange.run(rig.call(await rig.user()), RecordedAnswer())
+    assert rig.metrics.of("prompt_measured") == []
