@@ -40,10 +40,13 @@ class PromptCounter:
         The bound is not for payers whose tokens a minute are limited: what a hold takes of a minute
         is not given back when it ends.
         """
-        if request.text_only and limits.tokens_a_minute is None:
-            wanted, _ = request.output_bounds(model)
-            if self._rooms.take(payer, body_bytes + wanted * request.choices):
-                return PromptCount(body_bytes, is_bound=True)
+        wanted, _ = request.output_bounds(model)
+        if (
+            limits.tokens_a_minute is None
+            and self._rooms.take(payer, body_bytes + wanted * request.choices)
+            and request.text_only  # last, because it looks through the whole request
+        ):
+            return PromptCount(body_bytes, is_bound=True)
         return PromptCount(await self.exactly(request, body_bytes, model), is_bound=False)
 
     async def exactly(self, request: InferenceRequest, body_bytes: int, model: Model) -> int:

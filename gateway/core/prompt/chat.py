@@ -33,6 +33,8 @@ _RENDERED: Final = frozenset(
     | {"title", "$schema"}  # left out
 )
 _NUMERIC: Final = {"integer": "number"}
+# One for all: `json.dumps` with these options makes a new one for each value.
+_encoder: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 def count_chat_prompt(body: Mapping[str, Any], count: Count) -> int:
@@ -158,8 +160,8 @@ def _write_function(function: dict[str, Any], out: list[str]) -> None:
 
 def _write_type(schema: Any, out: list[str], indent: str) -> None:
     """Write a JSON schema as a TypeScript type; a shape that has no rule is written as JSON."""
-    if not isinstance(schema, dict):
-        out.append("any" if schema is True else _json(schema))
+    if not isinstance(schema, dict) or not schema:
+        out.append("any" if schema is True or schema == {} else _json(schema))
         return
     unknown = {
         key: value
@@ -209,4 +211,4 @@ def _text(value: Any) -> str:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _encoder.encode(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -271,6 +272,28 @@ async def test_cancelled_while_it_counts_a_stream_settles_all_the_same(
     row = (await rig.rows())[-1]
     assert (row.event.prompt_tokens, row.event.outcome) == (PROMPT_TOKENS, "done")
     assert json.loads(rig.store.sent[-1].event_json)["output_tokens"] == len("Hello world")
+
+
+async def test_the_loop_goes_on_while_a_large_prompt_is_counted(
+    rig: FlowRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, went_on = asyncio.get_running_loop(), threading.Event()
+    reached = asyncio.Event()
+    seen_going_on: list[bool] = []
+
+    def count(text: str, encoding: str) -> int:
+        loop.call_soon_threadsafe(reached.set)
+        seen_going_on.append(went_on.wait(10))  # on the loop itself, it would wait in vain
+        return len(text)
+
+    monkeypatch.setattr(rig.tokenizer, "count", count)
+    key = await rig.user(tier="full")
+    admission = asyncio.ensure_future(admitted(rig, rig.call(key, padding="x" * 70_000)))
+    await reached.wait()
+    assert not admission.done()
+    went_on.set()
+    assert (await admission).hold.prompt_tokens == PROMPT_TOKENS
+    assert set(seen_going_on) == {True}
 
 
 # --- how good the count was --------------------------------------------------------------------
