@@ -7,7 +7,8 @@ memory are linear in the request, which must be no deeper than the parser lets t
 
 Sources: OpenAI cookbook, "How to count tokens with tiktoken" (messages); hmarr/openai-chat-tokens
 and pamelafox/openai-messages-token-helper (tools, choices, verified against the API);
-forestwanglin/openai-java (tool calls, several calls in one message).
+forestwanglin/openai-java (tool calls); community.openai.com/t/538914 (several calls in a message);
+openai/openai-cookbook issue 2140 (schemas of answers: their JSON without what is left out here).
 """
 
 from __future__ import annotations
@@ -25,13 +26,20 @@ TOOLS_TOKENS: Final = 9
 TOOLS_WITH_SYSTEM_TOKENS: Final = -3  # tools join the system message: one header less, a newline
 CHOSEN_TOOL_TOKENS: Final = 7
 CALL_TOKENS: Final = 5  # one call in a message, beside its name and arguments
-SEVERAL_CALLS_TOKENS: Final = 21  # several are wrapped in a parallel call, and 2 for each
-FORMAT_TOKENS: Final = 12  # a heading and the name of the response format
+SEVERAL_CALLS_TOKENS: Final = 20  # several are wrapped in one call of a tool for parallel use,
+SEVERAL_CALLS_EACH_TOKENS: Final = 9  # in which each is an object of its own
+FORMAT_TOKENS: Final = 9  # a heading over the schema of an answer
 
 _RENDERED: Final = frozenset(
     {"type", "properties", "required", "description", "items", "enum", "anyOf", "oneOf"}
     | {"title", "$schema"}  # left out
 )
+# By their types, because a property may have one of these names.
+_UNSHOWN: Final[Mapping[str, type]] = {
+    "required": list,
+    "additionalProperties": bool,
+    "$schema": str,
+}
 _NUMERIC: Final = {"integer": "number"}
 # One for all: `json.dumps` with these options makes a new one for each value.
 _encoder: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
@@ -53,7 +61,7 @@ def count_chat_prompt(body: Mapping[str, Any], count: Count) -> int:
     tokens += _count_choice(body.get("tool_choice", body.get("function_call")), count)
     response_format = body.get("response_format")
     if isinstance(response_format, dict) and "json_schema" in response_format:
-        tokens += FORMAT_TOKENS + count(_json(response_format["json_schema"]))
+        tokens += FORMAT_TOKENS + _count_format(response_format["json_schema"], count)
     return tokens
 
 
@@ -108,6 +116,27 @@ def _count_choice(choice: Any, count: Count) -> int:
     return CHOSEN_TOOL_TOKENS + count(_text(name or choice))
 
 
+def _count_format(wanted: Any, count: Count) -> int:
+    """The schema as JSON, and name and description, though nobody says how these are shown."""
+    if not isinstance(wanted, dict):
+        return count(_json(wanted))
+    about = sum(count(_text(wanted.get(name))) for name in ("name", "description"))
+    return about + count(_json(_shown(wanted.get("schema"))))
+
+
+def _shown(schema: Any) -> Any:
+    """A schema without the keys that steer a strict answer and are not shown to the model."""
+    if isinstance(schema, list):
+        return [_shown(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: _shown(value)
+        for key, value in schema.items()
+        if not isinstance(value, _UNSHOWN.get(key, ()))
+    }
+
+
 def _count_message(message: Any, count: Count) -> int:
     if not isinstance(message, dict):
         return MESSAGE_TOKENS + count(_text(message))
@@ -122,7 +151,8 @@ def _count_message(message: Any, count: Count) -> int:
     if message.get("function_call"):
         calls = [*calls, message["function_call"]]
     if calls:
-        tokens += CALL_TOKENS if len(calls) == 1 else SEVERAL_CALLS_TOKENS + 2 * len(calls)
+        several = SEVERAL_CALLS_TOKENS + SEVERAL_CALLS_EACH_TOKENS * len(calls)
+        tokens += CALL_TOKENS if len(calls) == 1 else several
         tokens += sum(_count_call(call, count) for call in calls)
     return tokens
 
