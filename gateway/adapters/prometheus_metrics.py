@@ -18,7 +18,24 @@ _NANO = 1e9
 _ADDED_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5)
 _FIRST_BYTE_BUCKETS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120)
 _CALL_BUCKETS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.15)
-_RATIO_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.5, 2)
+# Fine where an estimate should lie; a prompt of 100 tokens that is counted 2 too high is at 0.98.
+_RATIO_BUCKETS = (
+    0.25,
+    0.5,
+    0.75,
+    0.9,
+    0.95,
+    0.98,
+    0.99,
+    0.999,
+    1.001,
+    1.01,
+    1.02,
+    1.05,
+    1.1,
+    1.5,
+    2,
+)
 
 
 class _Declare:
@@ -53,7 +70,7 @@ class ProxyMetrics:
         )
         self._tokens = declare.counter(
             "tokens",
-            "Tokens settled: prompt, cached, output, reasoning (raw), charged, overdraft",
+            "Tokens settled: prompt, cached, output, reasoning (raw), charged, held, overdraft",
             "tier",
             "model",
             "kind",
@@ -74,7 +91,7 @@ class ProxyMetrics:
         )
         self._ratio = declare.histogram(
             "estimate_ratio",
-            "Charged tokens by held tokens: 1 is a perfect estimate, above 1 an overdraft",
+            "Prompt tokens measured by those counted before: 1 is perfect, above 1 held too little",
             "model",
             _RATIO_BUCKETS,
         )
@@ -95,14 +112,16 @@ class ProxyMetrics:
             ("output", event.output_tokens),
             ("reasoning", event.reasoning_tokens),
             ("charged", event.charged_tokens),
+            ("held", hold_tokens),
             ("overdraft", max(0, event.charged_tokens - hold_tokens)),
         )
         for kind, tokens in kinds:
             if tokens:
                 self._tokens.labels(tier, model, kind).inc(tokens)
         self._cost.labels(tier, model).inc(event.cost_nano_gbp / _NANO)
-        if hold_tokens and event.charged_tokens:
-            self._ratio.labels(model).observe(event.charged_tokens / hold_tokens)
+
+    def prompt_measured(self, model: str, counted_tokens: int, measured_tokens: int) -> None:
+        self._ratio.labels(self._label(model)).observe(measured_tokens / counted_tokens)
 
     def hold_ended(self, kind: str) -> None:
         self._endings.labels(kind).inc()

@@ -27,6 +27,7 @@ from gateway.flow.exchange import Exchange
 from gateway.flow.free import FreeExchange
 from gateway.flow.identify import Identities
 from gateway.flow.open_holds import OpenHolds
+from gateway.flow.prompt_count import PromptCounter
 from gateway.flow.relay import Drains, RelayServices
 from gateway.flow.settlements import Settlements
 from gateway.ports.quota_store import StoreUnavailable
@@ -97,6 +98,7 @@ class Worker:
             metrics,
         )
         self.open_holds = OpenHolds(stores.store, terms, stores.clock)
+        prompts = PromptCounter(tokenizer, self.settlements.rooms)
         self.admission = Admission(
             Stores(
                 store=stores.store,
@@ -107,13 +109,12 @@ class Worker:
                 settlements=self.settlements,
             ),
             terms,
-            tokenizer,
+            prompts,
             stores.clock,
         )
-        encodings = {name: model.tokenizer for name, model in settings.models.items()}
         services = RelayServices(
             settlements=self.settlements,
-            estimator=Estimator(tokenizer, encodings),
+            estimator=Estimator(prompts, terms.models),
             drains=Drains(terms.drains_max),
             terms=terms,
         )

@@ -16,6 +16,7 @@ from gateway.config.shape import File, Listen, Model, Tier
 from gateway.config.values import PORT_MAX, StoreUrl, is_name, is_web_url, scheme_of
 from gateway.core.models import PER_MILLE, covers
 from gateway.core.period import zone_exists
+from gateway.core.prompt.pictures import PICTURE_RULES
 
 # 16 characters of base64 are 96 bits: out of reach for whoever steals the digests.
 PEPPER_CHARACTERS_MIN = 16
@@ -129,6 +130,9 @@ def _model(file: File, name: str, model: Model) -> Iterator[Problem]:
             f"upstreams.{model.upstream} has an api_version, so each deployment is named in the "
             "path: write every name out, without a star or snapshots",
         )
+    if isinstance(model.pictures, str) and model.pictures not in PICTURE_RULES:
+        known = unknown(model.pictures, "the rules for pictures", PICTURE_RULES)
+        yield Problem(f"{path}.pictures", f"{known}; or the most a picture costs, in tokens")
     ladder = {
         "output_tokens_min": model.output_tokens_min,
         "output_tokens_default": model.output_tokens_default,

@@ -61,6 +61,12 @@ Day = Annotated[date, Meta(description="a day, such as 2027-01-14")]
 Amount = Annotated[
     int, Meta(ge=1, le=_AMOUNT_MAX, description="a whole number from 1 to a million million")
 ]
+# More than any rule of OpenAI's, and no more than the largest window.
+_PictureTokens = Annotated[int, Meta(ge=1, le=1_000_000)]
+Pictures = Annotated[
+    _PictureTokens | Text,
+    Meta(description="a rule's name, or the most a picture costs: a whole number up to 1000000"),
+]
 Allowance = Annotated[
     int, Meta(ge=0, le=_AMOUNT_MAX, description="a whole number from 0 to a million million")
 ]

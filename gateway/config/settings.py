@@ -18,6 +18,7 @@ from gateway.config.values import Address, parse_address
 from gateway.core.models import PER_MILLE, Model, Weights
 from gateway.core.plan import PackOffer, Plan, Tier
 from gateway.core.pricing import DEFAULT_LINE, Price, PriceTable, PriceVersion, nano_gbp
+from gateway.core.prompt.pictures import PICTURE_RULES, FlatRule, PictureRule
 
 _BYTES_PER_MIB = 1 << 20
 
@@ -106,7 +107,14 @@ def _model(name: str, model: shape.Model) -> Model:
         upstream_model=model.upstream_model,
         snapshots=model.snapshots,
         takes_audio=model.audio,
+        pictures=_pictures(model.pictures),
     )
+
+
+def _pictures(stated: int | str | None) -> PictureRule | None:
+    if isinstance(stated, int):
+        return FlatRule(stated)
+    return None if stated is None else PICTURE_RULES[stated]
 
 
 def _prices(prices: shape.Prices) -> PriceTable:

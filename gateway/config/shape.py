@@ -115,6 +115,7 @@ class Model(Section, frozen=True):
     until: ranges.Day | None = None
     weights: Weights = field(default_factory=Weights)
     audio: bool = False
+    pictures: ranges.Pictures | None = None
 
 
 class Rates(Section, frozen=True):

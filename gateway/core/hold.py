@@ -18,6 +18,10 @@ from gateway.core.usage import Usage
 # noted every 10 s at the latest, and no model writes faster than about 50 tokens a second.
 UNSEEN_TOKENS_MAX = 512
 
+# Of a prompt that nobody counted: its body's bytes by four were 1.05 to 1.26 times the tokens of
+# English, code and Chinese in o200k_base. All its bytes would charge four times what was used.
+BYTES_A_TOKEN = 4
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:
@@ -44,6 +48,7 @@ class Hold:
     still asked for the epoch is 0 and the period the one that was asked for. `limit_tokens` is the
     allowance it was made under; `tier_period_start_ms` is None unless its tier is capped.
     `service_tier` is the one that was asked for.
+    `prompt_is_bound`: the prompt was not counted, it has at most so many tokens (its bytes).
     """
 
     rid: str
@@ -62,6 +67,14 @@ class Hold:
     limit_tokens: int = 0
     tier_period_start_ms: int | None = None
     service_tier: str | None = None
+    prompt_is_bound: bool = False
+
+    @property
+    def likely_prompt_tokens(self) -> int:
+        """The prompt as counted, or what its bytes most likely come to. Never more than is held."""
+        if self.prompt_is_bound:
+            return -(-self.prompt_tokens // BYTES_A_TOKEN)
+        return self.prompt_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +145,7 @@ def tail_of(hold: Hold) -> HoldTail:
         stream=hold.stream,
         tag=caller.tag,
         sdk_retry=caller.sdk_retry,
-        prompt_tokens=hold.prompt_tokens,
+        prompt_tokens=hold.likely_prompt_tokens,
         limit_tokens=hold.limit_tokens,
         tier_period_start_ms=hold.tier_period_start_ms,
     )

@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from gateway.core.prompt.pictures import PictureRule
+
 PER_MILLE = 1000
 # OpenAI calls a model that does not change by the name of its family and the day it was made.
 _SNAPSHOT = re.compile(r"(.+)-[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -31,8 +33,9 @@ class Model:
     `output_tokens_default` is the cap that is held and sent when a caller names none;
     `output_tokens_min` is the lowest cap worth lowering to before a call is refused. A model that
     writes nothing (embeddings) has 0 for all three. `takes_audio`: it hears and speaks in chats.
-    `upstream_model` is what the upstream calls it, None where it is called as the caller did.
-    `snapshots`: its name may be followed by a date.
+    `pictures`: what a picture costs; None: it takes none. `upstream_model` is what the upstream
+    calls it, None where it is called as the caller did. `snapshots`: its name may be followed by a
+    date.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Model:
     upstream_model: str | None = None
     snapshots: bool = False
     takes_audio: bool = False
+    pictures: PictureRule | None = None
 
     @property
     def is_pattern(self) -> bool:

@@ -23,6 +23,7 @@ from gateway.core.refusal import Case, QuotaView, Refused
 from gateway.core.routes import Route
 from gateway.flow.hydrate import Hydrator
 from gateway.flow.identify import Identities, backend_unavailable
+from gateway.flow.prompt_count import PromptCounter
 from gateway.flow.quota_refusal import quota_refusal, quota_view
 from gateway.flow.settlements import Settlements
 from gateway.flow.shards import Shards
@@ -32,7 +33,6 @@ from gateway.ports.directory import Directory
 from gateway.ports.ledger import LedgerUnavailable
 from gateway.ports.quota_store import QuotaStore, StoreUnavailable
 from gateway.ports.tasks import spawn
-from gateway.ports.tokenizer import Tokenizer, is_large
 
 # A call mends at most a closed shard, a missing account, an old revision and an old period, each
 # once or twice when others mend at the same time; and it waits for a quiet time, some seconds.
@@ -82,17 +82,19 @@ class Stores:
 class Admission:
     """Holds what a call may cost, or refuses it."""
 
-    def __init__(self, stores: Stores, terms: Terms, tokenizer: Tokenizer, clock: Clock) -> None:
+    def __init__(self, stores: Stores, terms: Terms, prompts: PromptCounter, clock: Clock) -> None:
         self._stores = stores
         self._terms = terms
-        self._tokenizer = tokenizer
+        self._rooms = stores.settlements.rooms
+        self._prompts = prompts
         self._clock = clock
 
     async def admit(self, call: Call) -> Admitted:
         """The hold, or Refused. A refused call holds nothing."""
         identity, tier, model = await self._identify(call)
-        prompt_tokens = await self._count_prompt(call, model)
-        wanted, least = call.request.output_bounds(model)
+        prompt = await self._prompts.for_hold(
+            call.request, call.body_bytes, model, identity.payer, _limits(tier)
+        )
         asked = Hold(
             rid=call.rid,
             caller=_caller(identity, call),
@@ -101,8 +103,9 @@ class Admission:
             stream=call.request.stream,
             price=self._terms.prices.price_for(model.name, self._clock.now_ms()),
             weights=model.weights,
-            prompt_tokens=prompt_tokens,
-            output_tokens=wanted,
+            prompt_tokens=prompt.tokens,
+            prompt_is_bound=prompt.is_bound,
+            output_tokens=call.request.output_bounds(model)[0],
             choices=call.request.choices,
             # For a release that finds the hold expired: its correction belongs to a period.
             period_start_ms=identity.calendar.period_at(self._clock.now_ms()).start_ms,
@@ -110,7 +113,7 @@ class Admission:
             service_tier=call.request.service_tier,
         )
         try:
-            return await self._reserve(call, identity, tier, asked, least)
+            return await self._reserve(call, identity, tier, asked)
         except StoreUnavailable as error:
             # Whether anything is held is unknown, so it is released under its rid, seen or not.
             await self._stores.settlements.release(asked)
@@ -133,19 +136,24 @@ class Admission:
             identity = await self._stores.identities.again(call.key)
             return identity, *self._allowed(identity, call.request.model)
 
-    async def _reserve(
-        self, call: Call, identity: Identity, tier: Tier, asked: Hold, least: int
-    ) -> Admitted:
+    async def _reserve(self, call: Call, identity: Identity, tier: Tier, asked: Hold) -> Admitted:
+        model = self._terms.models[asked.model]
+        least = call.request.output_bounds(model)[1]
         period = identity.calendar.period_at(self._clock.now_ms())
         for _ in range(_ASKS_MAX):
             reply = await self._stores.store.reserve(
                 self._ask(identity, tier, period, asked, least)
             )
+            self._rooms.reserved(identity.payer, reply)
             if reply.code > 0:
                 return _admitted(asked, tier, reply)
-            if reply.code <= ReserveCode.MONTH:
+            if reply.code <= ReserveCode.MONTH and asked.prompt_is_bound:
+                # A refusal is not stored, so the same rid may ask again, with what it really needs.
+                exact = await self._prompts.exactly(call.request, call.body_bytes, model)
+                asked = replace(asked, prompt_tokens=exact, prompt_is_bound=False)
+            elif reply.code <= ReserveCode.MONTH:
                 raise quota_refusal(reply, asked, least, self._terms).of_tier(tier.name)
-            if reply.code is ReserveCode.NOT_READY:
+            elif reply.code is ReserveCode.NOT_READY:
                 await self._stores.shards.open(self._stores.shards.of(identity.payer))
                 # After a loss others bring theirs first, usually much sooner than they may take.
                 await asyncio.sleep(min(reply.wait_ms, _LOOK_AGAIN_MS) / 1000)
@@ -189,14 +197,6 @@ class Admission:
             ).of_tier(tier.name)
         return tier, model
 
-    async def _count_prompt(self, call: Call, model: Model) -> int:
-        def count() -> int:
-            return call.request.count_prompt(
-                model, lambda text: self._tokenizer.count(text, model.tokenizer)
-            )
-
-        return await asyncio.to_thread(count) if is_large(call.body_bytes) else count()
-
     def _ask(
         self, identity: Identity, tier: Tier, period: Period, asked: Hold, least: int
     ) -> ReserveAsk:
@@ -210,10 +210,11 @@ class Admission:
             rev=identity.rev,
             period_start_ms=period.start_ms,
             period_end_ms=period.end_ms,
-            limits=Limits(tokens=asked.limit_tokens),
+            limits=_limits(tier),
             prompt_tokens=asked.prompt_tokens,
             output_wanted=asked.output_tokens,
-            output_least=least,
+            # A bound must not lower the cap either: then the exact figure is asked for.
+            output_least=asked.output_tokens if asked.prompt_is_bound else least,
             choices=asked.choices,
             lease_ms=self._terms.lease_ms,
             tail=encode_tail(tail_of(asked)),
@@ -222,6 +223,10 @@ class Admission:
             member=asked.caller.member,
             member_rev=identity.rev,
         )
+
+
+def _limits(tier: Tier) -> Limits:
+    return Limits(tokens=tier.tokens)
 
 
 def _caller(identity: Identity, call: Call) -> Caller:

@@ -118,7 +118,7 @@ class Exchange:
             raise await self._gave_up(hold, error) from None
         received_s = self._clock.monotonic_s()
         said = call.request.read_whole(body)
-        usage = said.usage or await self._services.estimator.usage(hold, said.texts())
+        usage = said.usage or await self._services.estimator.usage(hold, call.request, said.texts())
         charged_tokens = await self._settlements.settle(
             hold,
             Ending(

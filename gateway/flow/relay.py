@@ -17,7 +17,6 @@ from gateway.core.inference.observed_stream import ObservedStream
 from gateway.core.inference.request import Closing, InferenceRequest
 from gateway.core.refusal import Case
 from gateway.core.sse import SseTooLarge
-from gateway.core.usage import Usage
 from gateway.flow.estimate import Estimator
 from gateway.flow.open_holds import OpenHold
 from gateway.flow.settlements import Settlements
@@ -143,7 +142,6 @@ class Relay:
         """End the hold, once. Without usage, the prompt and what was relayed are charged."""
         if self._settled:
             return
-        self._settled = True
         if self._stream.has_error:
             outcome = "upstream_error"
         usage = self._stream.usage
@@ -151,8 +149,10 @@ class Relay:
         if usage is None:
             if relayed_tokens is None:
                 relayed_tokens = self._stream.written_tokens()
-            usage = Usage(self._hold.prompt_tokens, 0, relayed_tokens, 0)
+            estimator = self._services.estimator
+            usage = await estimator.usage_of(self._hold, self._request, relayed_tokens)
             quality = "estimated" if outcome == "done" else "partial"
+        self._settled = True  # not before: cancelled while it counts, it is asked to settle again
         await self._services.settlements.settle(
             self._hold,
             Ending(

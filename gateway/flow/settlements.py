@@ -16,6 +16,7 @@ from gateway.core.event import UsageEvent, encode_event
 from gateway.core.hold import NOTHING_USED, Ending, Hold, line_of_ending, usage_event
 from gateway.core.quota.settle import SettleCode, SettleKind, Settlement, SettleReply
 from gateway.flow.recent import RecentSettlements
+from gateway.flow.room import Rooms
 from gateway.flow.shards import Shards
 from gateway.ports.ledger import LedgerUnavailable
 from gateway.ports.metrics import Metrics
@@ -44,7 +45,10 @@ _RELEASED = Ending(usage=NOTHING_USED, quality="measured", outcome="upstream_err
 
 
 class Settlements:
-    """Every settlement that is under way; `confirmed` waits for all of them (shutdown)."""
+    """Every settlement that is under way; `confirmed` waits for all of them (shutdown).
+
+    `rooms`: what replies say that payers have left; admission notes its own there.
+    """
 
     def __init__(
         self,
@@ -59,6 +63,7 @@ class Settlements:
         self._recent = recent
         self._thresholds_percent = thresholds_percent
         self._metrics = metrics
+        self.rooms = Rooms()
         self._unconfirmed: dict[str, asyncio.Task[None]] = {}
 
     @property
@@ -71,6 +76,9 @@ class Settlements:
         event = usage_event(hold, ending)
         await self._begin(self._settlement(hold, "settle", event))
         self._metrics.charged(event, hold.hold_tokens)
+        was_counted = hold.prompt_tokens > 0 and not hold.prompt_is_bound
+        if ending.quality == "measured" and was_counted:
+            self._metrics.prompt_measured(hold.model, hold.prompt_tokens, event.prompt_tokens)
         if line_of_ending(hold, ending).is_default:
             self._metrics.unpriced(hold.model)
         return event.charged_tokens
@@ -118,6 +126,7 @@ class Settlements:
 
     def _confirmed(self, settlement: Settlement, reply: SettleReply) -> None:
         self._metrics.hold_ended(_KIND_NAMES[reply.code])
+        self.rooms.settled(settlement.payer, reply)
         if reply.stream_id:
             shard = self._shards.of(settlement.payer)
             self._recent.keep(settlement, shard, ShardState(reply.epoch, reply.stream_id))

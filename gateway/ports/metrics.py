@@ -19,7 +19,11 @@ class Metrics(Protocol):
     def decided(self, tier: str, route: str, decision: Decision, reason: str) -> None: ...
 
     def charged(self, event: UsageEvent, hold_tokens: int) -> None:
-        """A hold was settled: tokens by kind, cost, and how good the estimate was."""
+        """A hold was settled: tokens by kind, and cost."""
+        ...
+
+    def prompt_measured(self, model: str, counted_tokens: int, measured_tokens: int) -> None:
+        """Upstream reported a prompt that had been counted, not only bounded by its bytes."""
         ...
 
     def hold_ended(self, kind: str) -> None:

@@ -32,6 +32,7 @@ from gateway.flow.exchange import Exchange
 from gateway.flow.hydrate import Hydrator
 from gateway.flow.identify import Identities
 from gateway.flow.open_holds import OpenHolds
+from gateway.flow.prompt_count import PromptCounter
 from gateway.flow.recent import RecentSettlements
 from gateway.flow.relay import Drains, RelayServices
 from gateway.flow.settlements import Settlements
@@ -98,11 +99,15 @@ TERMS = Terms(
 
 
 class CharTokenizer:
-    """Fulfils ports.tokenizer.Tokenizer: one token a character."""
+    """Fulfils ports.tokenizer.Tokenizer: one token a character. `counted` has the texts."""
+
+    def __init__(self) -> None:
+        self.counted: list[str] = []
 
     def load(self, encoding: str) -> None: ...
 
     def count(self, text: str, encoding: str) -> int:
+        self.counted.append(text)
         return len(text)
 
 
@@ -126,10 +131,11 @@ class FlowRig:
         self.open_holds = OpenHolds(self.store, terms, self.clock)
         self.accounts = Accounts(self.directory, self.store, self.hydrator, terms.plan, self.clock)
         self.upstream = ScriptedUpstream()
-        tokenizer = CharTokenizer()
+        self.tokenizer = CharTokenizer()
+        self.prompts = PromptCounter(self.tokenizer, self.settlements.rooms)
         self.services = RelayServices(
             settlements=self.settlements,
-            estimator=Estimator(tokenizer, {each.name: each.tokenizer for each in terms.models}),
+            estimator=Estimator(self.prompts, terms.models),
             drains=Drains(terms.drains_max),
             terms=terms,
         )
@@ -141,7 +147,7 @@ class FlowRig:
             identities=self.identities,
             settlements=self.settlements,
         )
-        self.admission = Admission(parts, terms, tokenizer, self.clock)
+        self.admission = Admission(parts, terms, self.prompts, self.clock)
         self.exchange = Exchange(
             self.admission,
             self.upstream,

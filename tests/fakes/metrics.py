@@ -25,6 +25,9 @@ class SeenMetrics:
     def charged(self, event: UsageEvent, hold_tokens: int) -> None:
         self.seen.append(("charged", event, hold_tokens))
 
+    def prompt_measured(self, model: str, counted_tokens: int, measured_tokens: int) -> None:
+        self.seen.append(("prompt_measured", model, counted_tokens, measured_tokens))
+
     def hold_ended(self, kind: str) -> None:
         self.seen.append(("hold_ended", kind))
 

@@ -13,7 +13,7 @@ from tests.gateway.loopback import Reply, ask, send_raw
 from tests.gateway.running_gateway import MODEL, RunningGateway, prompt
 
 HELLO = json.dumps(prompt("Hello")).encode()
-IMAGE = {"type": "image_url", "image_url": {"url": "https://example.test/a.png"}}
+IMAGE = {"type": "image_url", "image_url": {"file_id": "file-1"}}
 
 
 @pytest.fixture
@@ -104,10 +104,10 @@ FIELDS: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "audio": ({"modalities": ["text", "audio"]}, "unsupported_parameter", "modalities"),
     "web search": ({"web_search_options": {"a": 1}}, "unsupported_parameter", "web_search_options"),
-    "picture": (
+    "stored picture": (
         {"messages": [{"role": "user", "content": [IMAGE]}]},
         "unsupported_parameter",
-        "messages[0].content[0]",
+        "messages[0].content[0].image_url.file_id",
     ),
     "file": (
         {"messages": [{"role": "user", "content": [{"type": "file", "file": {"file_id": "f"}}]}]},

@@ -46,6 +46,7 @@ def exposed() -> dict[str, tuple[str, set[str]]]:
     proxy, jobs = ProxyMetrics(["m"]), JobsMetrics()
     proxy.decided("free", "chat", "admitted", "ok")
     proxy.charged(EVENT, 9)
+    proxy.prompt_measured("m", 9, 9)
     proxy.hold_ended("settled")
     proxy.added_seconds("before", 0.1)
     proxy.first_byte_seconds("m", 0.1)

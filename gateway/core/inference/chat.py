@@ -24,17 +24,22 @@ from gateway.core.inference.fields import (
     unsupported,
     whole,
 )
+from gateway.core.inference.picture_parts import Picture, count_pictures, judge_picture
 from gateway.core.inference.request import Closing, Count, Sending, StreamEvent
 from gateway.core.json_body import encode, read_object
 from gateway.core.models import Model
-from gateway.core.prompt.chat import count_chat_prompt, count_content
+from gateway.core.prompt.chat import (
+    count_chat_prompt,
+    count_content,
+    has_no_more_tokens_than_bytes,
+)
 from gateway.core.refusal import Case
 from gateway.core.sse import SseEvent
 
 # A stored prompt, and a search that is billed by the call.
 _UNSUPPORTED = (*STORED, "prompt", "web_search_options")
 _MODALITIES = ("text", "audio")
-_METERED_PARTS = ("text", "refusal", "input_audio")
+_METERED_PARTS = ("text", "refusal", "image_url", "input_audio")
 _METERED_TOOLS = ("function", "custom")
 
 
@@ -53,10 +58,12 @@ class ChatRequest:
     predicted: Any
     sound: str | None
     service_tier: str | None = None
+    pictures: tuple[Picture, ...] = ()
 
     @property
     def text_only(self) -> bool:
-        return self.sound is None and self.predicted is None
+        plain = self.sound is None and self.predicted is None and not self.pictures
+        return plain and has_no_more_tokens_than_bytes(self.body)
 
     def count_prompt(self, model: Model, count: Count) -> int:
         """With the prediction: what of it is not used is billed beside the answer."""
@@ -64,8 +71,9 @@ class ChatRequest:
             raise unsupported(
                 self.sound, f"needs a model with audio; '{self.model[:100]}' has none"
             )
+        shown_tokens = count_pictures(self.pictures, model)
         predicted_tokens = count_content(self.predicted, count) * self.choices
-        return count_chat_prompt(self.body, count) + predicted_tokens
+        return shown_tokens + count_chat_prompt(self.body, count) + predicted_tokens
 
     def output_bounds(self, model: Model) -> tuple[int, int]:
         wanted, least = cap_bounds(
@@ -104,7 +112,7 @@ def judge_chat(raw: bytes) -> ChatRequest:
     body = read_object(raw)
     refuse_fields(body, _UNSUPPORTED)
     model = model_of(body)
-    _judge_messages(body.get("messages"))
+    pictures = _judge_messages(body.get("messages"))
     _judge_tools(body.get("tools"))
     return ChatRequest(
         body=body,
@@ -116,6 +124,7 @@ def judge_chat(raw: bytes) -> ChatRequest:
         predicted=_predicted(body),
         sound=_spoken(body) or _heard(body["messages"]),
         service_tier=service_tier_of(body),
+        pictures=tuple(pictures),
     )
 
 
@@ -165,9 +174,11 @@ def _heard(messages: list[dict[str, Any]]) -> str | None:
     return None
 
 
-def _judge_messages(messages: Any) -> None:
+def _judge_messages(messages: Any) -> list[Picture]:
+    """Refused when a message is malformed; the pictures in all of them."""
     if not isinstance(messages, list) or not messages:
         raise invalid("messages", "a list of at least one message")
+    pictures: list[Picture] = []
     for place, message in enumerate(messages):
         where = f"messages[{place}]"
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
@@ -177,23 +188,33 @@ def _judge_messages(messages: Any) -> None:
         content = message.get("content")
         if isinstance(content, list):
             for number, part in enumerate(content):
-                _judge_part(f"{where}.content[{number}]", part)
+                picture = _judge_part(f"{where}.content[{number}]", part)
+                if picture is not None:
+                    pictures.append(picture)
         elif content is not None and not isinstance(content, str):
             raise invalid(f"{where}.content", "text or a list of content parts")
+    return pictures
 
 
-def _judge_part(where: str, part: Any, kinds: tuple[str, ...] = _METERED_PARTS) -> None:
+def _judge_part(where: str, part: Any, kinds: tuple[str, ...] = _METERED_PARTS) -> Picture | None:
     if not isinstance(part, dict) or not isinstance(part.get("type"), str):
         raise invalid(where, "an object with a type")
     kind = part["type"]
     if kind not in kinds:
         raise unsupported(where, f"of type {kind[:40]!r} is not metered by this gateway yet")
+    held = part.get(kind)
+    if kind == "image_url":
+        if not isinstance(held, dict):
+            raise invalid(f"{where}.image_url", "an object with a url")
+        if held.get("file_id") is not None:
+            raise unsupported(f"{where}.image_url.file_id", "is not available through this gateway")
+        return judge_picture(where, held.get("url"), held.get("detail"))
     if kind == "input_audio":
-        sound = part.get(kind)
-        if not isinstance(sound, dict) or not isinstance(sound.get("data"), str):
+        if not isinstance(held, dict) or not isinstance(held.get("data"), str):
             raise invalid(f"{where}.{kind}", "an object with data, in base64, and its format")
-    elif not isinstance(part.get(kind), str):
+    elif not isinstance(held, str):
         raise invalid(f"{where}.{kind}", "text")
+    return None
 
 
 def _judge_tools(tools: Any) -> None:

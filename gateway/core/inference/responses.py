@@ -21,6 +21,7 @@ from gateway.core.inference.fields import (
     unsupported,
     whole,
 )
+from gateway.core.inference.picture_parts import Picture, count_pictures
 from gateway.core.inference.request import Closing, Count, Sending, StreamEvent
 from gateway.core.inference.responses_answer import (
     ResponsesAnswer,
@@ -32,7 +33,7 @@ from gateway.core.inference.responses_input import judge_input, judge_tool_choic
 from gateway.core.inference.responses_words import broken_event, closing_event
 from gateway.core.json_body import encode, read_object
 from gateway.core.models import Model
-from gateway.core.prompt.responses import count_responses_prompt
+from gateway.core.prompt.responses import count_responses_prompt, is_plain
 from gateway.core.refusal import Case
 from gateway.core.sse import SseEvent
 
@@ -64,6 +65,7 @@ class ResponsesRequest:
     stream: bool
     output_tokens_asked: int | None
     service_tier: str | None
+    pictures: tuple[Picture, ...]
 
     @property
     def choices(self) -> int:
@@ -71,10 +73,10 @@ class ResponsesRequest:
 
     @property
     def text_only(self) -> bool:
-        return True
+        return not self.pictures and is_plain(self.body)
 
     def count_prompt(self, model: Model, count: Count) -> int:
-        return count_responses_prompt(self.body, count)
+        return count_pictures(self.pictures, model) + count_responses_prompt(self.body, count)
 
     def output_bounds(self, model: Model) -> tuple[int, int]:
         return cap_bounds(
@@ -112,7 +114,7 @@ def judge_responses(raw: bytes) -> ResponsesRequest:
     body = read_object(raw)
     refuse_fields(body, _UNSUPPORTED)
     model = model_of(body)
-    judge_input(body.get("input"))
+    pictures = judge_input(body.get("input"))
     if not isinstance(body.get("instructions", ""), str | None):
         raise invalid("instructions", "text")
     judge_tools(body.get("tools"))
@@ -127,6 +129,7 @@ def judge_responses(raw: bytes) -> ResponsesRequest:
         stream=flag(body, "stream"),
         output_tokens_asked=whole(body, "max_output_tokens"),
         service_tier=service_tier_of(body),
+        pictures=pictures,
     )
 
 

@@ -7,10 +7,11 @@ to mend a request is in the refusal. How anything is counted is not known here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from gateway.core.inference.fields import invalid, unsupported
+from gateway.core.inference.picture_parts import Picture, judge_picture
 
 _TEXT_PARTS: Final = {
     "input_text": "text",
@@ -24,16 +25,17 @@ _CONTAINERS: Final = (dict, list)
 _STORED: Final = frozenset({"file_id", "file_ids", "vector_store_ids", "container", "container_id"})
 
 
-def judge_input(given: Any) -> None:
-    """A text, or a list of items."""
+def judge_input(given: Any) -> tuple[Picture, ...]:
+    """A text, or a list of items; the pictures in all of them."""
     if isinstance(given, str):
-        return
+        return ()
     if not isinstance(given, list) or not given:
         raise invalid("input", "text or a list of at least one item")
     for place, item in enumerate(given):
         where = f"input[{place}]"
         _judge_item(where, item)
         _refuse_stored(where, item)
+    return tuple(_pictures(given))
 
 
 def judge_tools(tools: Any) -> None:
@@ -118,10 +120,10 @@ def _judge_content(where: str, content: Any) -> None:
     if not isinstance(content, str | list):
         raise invalid(where, "text or a list of content parts")
     if isinstance(content, list):
-        _judge_parts(where, content)
+        _judge_parts(where, content, with_pictures=True)
 
 
-def _judge_parts(where: str, parts: Any) -> None:
+def _judge_parts(where: str, parts: Any, with_pictures: bool = False) -> None:
     if not isinstance(parts, list):
         raise invalid(where, "a list of content parts")
     for place, part in enumerate(parts):
@@ -129,13 +131,19 @@ def _judge_parts(where: str, parts: Any) -> None:
             raise invalid(f"{where}[{place}]", "an object with a type")
         if part["type"] in _TEXT_PARTS:
             _judge_texts(f"{where}[{place}]", part, (_TEXT_PARTS[part["type"]],))
-        else:
-            _judge_media(f"{where}[{place}]", part)
+        elif part["type"] != "input_image" or not with_pictures:
+            raise _not_metered(f"{where}[{place}]", part["type"])
 
 
-def _judge_media(where: str, part: Mapping[str, Any]) -> None:
-    """A part that is not text: pictures, files, sound, and what is not known here."""
-    raise _not_metered(where, part["type"])
+def _pictures(items: list[Any]) -> Iterator[Picture]:
+    """Those in messages and in outputs of calls, of items that were judged."""
+    for place, item in enumerate(items):
+        for name in ("content", "output"):
+            parts = item.get(name)
+            for number, part in enumerate(parts if isinstance(parts, list) else ()):
+                if part["type"] == "input_image":
+                    where = f"input[{place}].{name}[{number}]"
+                    yield judge_picture(where, part.get("image_url"), part.get("detail"))
 
 
 def _refuse_stored(where: str, item: Any) -> None:

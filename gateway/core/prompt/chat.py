@@ -7,7 +7,8 @@ memory are linear in the request, which must be no deeper than the parser lets t
 
 Sources: OpenAI cookbook, "How to count tokens with tiktoken" (messages); hmarr/openai-chat-tokens
 and pamelafox/openai-messages-token-helper (tools, choices, verified against the API);
-forestwanglin/openai-java (tool calls, several calls in one message).
+forestwanglin/openai-java (tool calls); community.openai.com/t/538914 (several calls in a message);
+openai/openai-cookbook issue 2140 (schemas of answers: their JSON without what is left out here).
 """
 
 from __future__ import annotations
@@ -27,24 +28,30 @@ TOOLS_TOKENS: Final = 9
 TOOLS_WITH_SYSTEM_TOKENS: Final = -3  # tools join the system message: one header less, a newline
 CHOSEN_TOOL_TOKENS: Final = 7
 CALL_TOKENS: Final = 5  # one call in a message, beside its name and arguments
-SEVERAL_CALLS_TOKENS: Final = 21  # several are wrapped in a parallel call, and 2 for each
-FORMAT_TOKENS: Final = 12  # a heading and the name of the response format
-
-OPAQUE_PART_TOKENS: Final = 1_445
-"""A picture or file, which is never counted as text. The most that a picture costs on
-gpt-4o: 85 and 8 tiles of 170."""
+SEVERAL_CALLS_TOKENS: Final = 20  # several are wrapped in one call of a tool for parallel use,
+SEVERAL_CALLS_EACH_TOKENS: Final = 9  # in which each is an object of its own
+FORMAT_TOKENS: Final = 9  # a heading over the schema of an answer
 
 _RENDERED: Final = frozenset(
     {"type", "properties", "required", "description", "items", "enum", "anyOf", "oneOf"}
     | {"title", "$schema"}  # left out
 )
+# By their types, because a property may have one of these names.
+_UNSHOWN: Final[Mapping[str, type]] = {
+    "required": list,
+    "additionalProperties": bool,
+    "$schema": str,
+}
 _NUMERIC: Final = {"integer": "number"}
+# One for all: `json.dumps` with these options makes a new one for each value.
+_encoder: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 def count_chat_prompt(body: Mapping[str, Any], count: Count) -> int:
     """Prompt tokens of a chat request, as `count` (text -> tokens) counts for its model.
 
-    Does not include `prediction`, whose tokens are output: count its content with `count_content`.
+    Does not include pictures, which each model counts by a rule of its own (`pictures`), nor
+    `prediction`, whose tokens are output: count its content with `count_content`.
     """
     messages = _list(body.get("messages"))
     tokens = REPLY_TOKENS + sum(_count_message(message, count) for message in messages)
@@ -56,12 +63,22 @@ def count_chat_prompt(body: Mapping[str, Any], count: Count) -> int:
     tokens += _count_choice(body.get("tool_choice", body.get("function_call")), count)
     response_format = body.get("response_format")
     if isinstance(response_format, dict) and "json_schema" in response_format:
-        tokens += FORMAT_TOKENS + count(_json(response_format["json_schema"]))
+        tokens += FORMAT_TOKENS + _count_format(response_format["json_schema"], count)
     return tokens
 
 
+def has_no_more_tokens_than_bytes(body: Mapping[str, Any]) -> bool:
+    """True when no vocabulary on bytes makes more tokens of the prompt than its body has bytes.
+
+    That holds for text. Tools and schemas are shown to the model in another form than they came,
+    and two things in them may grow: numbers in a list, which get ` | ` between them, and floats
+    (1e15 is shown with all its digits).
+    """
+    return not any(_grows(body.get(name)) for name in ("tools", "functions", "response_format"))
+
+
 def count_content(content: Any, count: Count) -> int:
-    """Tokens of a message's content: a string or a list of parts."""
+    """Tokens of the text in a message's content: a string or a list of parts."""
     if isinstance(content, list):
         return sum(_count_part(part, count) for part in content)
     return count(_text(content))
@@ -83,6 +100,14 @@ def render_tools(body: Mapping[str, Any]) -> str:
     return "".join(out)
 
 
+def _grows(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_grows, value.values()))
+    if isinstance(value, list):
+        return any(type(item) is int or _grows(item) for item in value)
+    return isinstance(value, float)
+
+
 def _count_choice(choice: Any, count: Count) -> int:
     if choice is None or choice == "auto":
         return 0
@@ -91,6 +116,27 @@ def _count_choice(choice: Any, count: Count) -> int:
     named = choice.get("function", choice)
     name = named.get("name") if isinstance(named, dict) else None
     return CHOSEN_TOOL_TOKENS + count(_text(name or choice))
+
+
+def _count_format(wanted: Any, count: Count) -> int:
+    """The schema as JSON, and name and description, though nobody says how these are shown."""
+    if not isinstance(wanted, dict):
+        return count(_json(wanted))
+    about = sum(count(_text(wanted.get(name))) for name in ("name", "description"))
+    return about + count(_json(_shown(wanted.get("schema"))))
+
+
+def _shown(schema: Any) -> Any:
+    """A schema without the keys that steer a strict answer and are not shown to the model."""
+    if isinstance(schema, list):
+        return [_shown(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: _shown(value)
+        for key, value in schema.items()
+        if not isinstance(value, _UNSHOWN.get(key, ()))
+    }
 
 
 def _count_message(message: Any, count: Count) -> int:
@@ -107,7 +153,8 @@ def _count_message(message: Any, count: Count) -> int:
     if message.get("function_call"):
         calls = [*calls, message["function_call"]]
     if calls:
-        tokens += CALL_TOKENS if len(calls) == 1 else SEVERAL_CALLS_TOKENS + 2 * len(calls)
+        several = SEVERAL_CALLS_TOKENS + SEVERAL_CALLS_EACH_TOKENS * len(calls)
+        tokens += CALL_TOKENS if len(calls) == 1 else several
         tokens += sum(_count_call(call, count) for call in calls)
     return tokens
 
@@ -130,7 +177,7 @@ def _count_part(part: Any, count: Count) -> int:
     for key in ("text", "refusal"):
         if isinstance(part.get(key), str):
             return count(part[key])
-    return OPAQUE_PART_TOKENS
+    return 0
 
 
 def _write_function(function: dict[str, Any], out: list[str]) -> None:
@@ -148,8 +195,8 @@ def _write_function(function: dict[str, Any], out: list[str]) -> None:
 
 def _write_type(schema: Any, out: list[str], indent: str) -> None:
     """Write a JSON schema as a TypeScript type; a shape that has no rule is written as JSON."""
-    if not isinstance(schema, dict):
-        out.append("any" if schema is True else _json(schema))
+    if not isinstance(schema, dict) or not schema:
+        out.append("any" if schema is True or schema == {} else _json(schema))
         return
     unknown = {
         key: value
@@ -205,4 +252,4 @@ def _text(value: Any) -> str:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _encoder.encode(value)

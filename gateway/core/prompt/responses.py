@@ -53,6 +53,15 @@ def count_responses_prompt(body: Mapping[str, Any], count: Count) -> int:
     return tokens + _count_results(known, count) + sum(map(count_sealed, known))
 
 
+def is_plain(body: Mapping[str, Any]) -> bool:
+    """True when the prompt is messages of text and nothing else, so that it has no more tokens than
+    its body has bytes. Tools, schemas and calls are shown to the model in another form."""
+    given = body.get("input")
+    items = given if isinstance(given, list) else []
+    plain = all(item.get("type", "message") == "message" for item in items)
+    return plain and not body.get("tools") and not body.get("text")
+
+
 def count_sealed(item: Mapping[str, Any]) -> int:
     """Tokens of an item's encrypted reasoning, 0 without one. It is base64."""
     sealed = item.get("encrypted_content")

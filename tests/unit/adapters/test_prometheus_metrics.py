@@ -57,6 +57,7 @@ def test_a_settlement_is_counted_in_tokens_of_each_kind_and_in_pounds(proxy: Pro
         ("output", *of): 60,
         ("reasoning", *of): 20,
         ("charged", *of): 240,
+        ("held", *of): 400,
     }
     assert found["cost_gbp_total", "gpt-4o-mini", "free"] == pytest.approx(5.0)
 
@@ -74,6 +75,7 @@ def test_what_is_charged_beyond_the_hold_is_overdraft(proxy: ProxyMetrics) -> No
 def test_a_model_that_is_not_configured_is_other(proxy: ProxyMetrics, model: str) -> None:
     proxy.charged(msgspec.structs.replace(EVENT, model=model), 200)
     proxy.first_byte_seconds(model, 0.3)
+    proxy.prompt_measured(model, 9, 9)
     proxy.unpriced(model)
     labels = {label for key in shown(proxy) for label in key[1:]}
     assert "other" in labels
@@ -102,12 +104,20 @@ def test_decisions_endings_and_hydrations_are_counted_by_their_labels(proxy: Pro
     assert found["hydrations_total", "joined"] == 1
 
 
-@pytest.mark.parametrize(("charge", "observed"), [(0, 0), (120, 1)])
-def test_a_call_that_cost_nothing_says_nothing_of_the_estimate(
-    proxy: ProxyMetrics, charge: int, observed: int
-) -> None:
-    proxy.charged(msgspec.structs.replace(EVENT, charged_tokens=charge), 200)
-    assert shown(proxy).get(("estimate_ratio_count", "gpt-4o-mini"), 0) == observed
+def test_the_estimate_is_shown_as_measured_by_counted(proxy: ProxyMetrics) -> None:
+    for measured in (98, 100, 100, 103):
+        proxy.prompt_measured("gpt-4o-mini", 100, measured)
+    found = shown(proxy)
+    of = ("gpt-4o-mini",)
+    assert found["estimate_ratio_count", *of] == 4
+    assert found["estimate_ratio_sum", *of] == pytest.approx(4.01)
+    below = {k[1]: value for k, value in found.items() if k[0] == "estimate_ratio_bucket"}
+    assert (below["0.98"], below["0.999"], below["1.001"], below["1.05"]) == (1, 1, 3, 4)
+
+
+def test_a_settlement_alone_says_nothing_of_the_estimate(proxy: ProxyMetrics) -> None:
+    proxy.charged(EVENT, 200)
+    assert ("estimate_ratio_count", "gpt-4o-mini") not in shown(proxy)
 
 
 def test_the_jobs_show_rows_backlogs_holds_and_epochs() -> None:

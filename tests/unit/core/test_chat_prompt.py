@@ -2,7 +2,7 @@
 
 `measured_prompts.json` holds requests with the `usage.prompt_tokens` that the API answered, as
 published by the OpenAI cookbook, hmarr/openai-chat-tokens, pamelafox/openai-messages-token-helper
-(all MIT) and in an issue of forestwanglin/openai-java.
+(all MIT), in an issue of forestwanglin/openai-java and at community.openai.com/t/538914.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from gateway.adapters.tokenizer.bpe import BpeTokenizer
 from gateway.core.prompt.chat import (
     MESSAGE_TOKENS,
-    OPAQUE_PART_TOKENS,
     REPLY_TOKENS,
     count_chat_prompt,
     count_content,
@@ -109,7 +108,20 @@ def test_no_part_of_a_schema_goes_uncounted() -> None:
 def test_several_calls_cost_their_wrapping_and_all_their_arguments() -> None:
     one = count_chat_prompt({"messages": [{"role": "a", "tool_calls": [CALL]}]}, letters)
     two = count_chat_prompt({"messages": [{"role": "a", "tool_calls": [CALL, CALL]}]}, letters)
-    assert two - one == len("look" + ARGUMENTS) + 20
+    three = count_chat_prompt({"messages": [{"role": "a", "tool_calls": [CALL] * 3}]}, letters)
+    each = len("look" + ARGUMENTS) + 9
+    assert (two - one, three - two) == (each + 20 + 9 - 5, each)
+
+
+def test_the_schema_of_an_answer_counts_as_its_json_without_what_only_steers() -> None:
+    kept = {"type": "object", "properties": {"required": {"type": "string", "enum": ["a"]}}}
+    strict = {**kept, "required": ["required"], "additionalProperties": False, "$schema": "x" * 99}
+    bare = count_chat_prompt({"messages": []}, letters)
+    for schema in (kept, strict):
+        wanted = {"name": "abc", "strict": True, "description": "de", "schema": schema}
+        body = {"messages": [], "response_format": {"type": "json_schema", "json_schema": wanted}}
+        compact = json.dumps(kept, separators=(",", ":"))
+        assert count_chat_prompt(body, letters) == bare + 9 + len("abcde" + compact)
 
 
 def test_pictures_and_files_are_never_counted_as_text() -> None:
@@ -119,7 +131,7 @@ def test_pictures_and_files_are_never_counted_as_text() -> None:
         {"type": "file", "file": {"file_data": data}},
     ):
         content = [{"type": "text", "text": "what?"}, part]
-        assert count_content(content, letters) == 5 + OPAQUE_PART_TOKENS
+        assert count_content(content, letters) == 5
 
 
 def test_a_recording_is_counted_by_its_size_whatever_stands_beside_it() -> None:

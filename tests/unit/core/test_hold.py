@@ -91,6 +91,15 @@ def test_the_tail_is_all_that_another_gateway_needs() -> None:
     assert (tail.limit_tokens, tail.tier_period_start_ms) == (5_000, 9)
 
 
+@pytest.mark.parametrize(("body_bytes", "likely"), [(1, 1), (4, 1), (5, 2), (100, 25), (101, 26)])
+def test_of_a_prompt_held_by_its_bytes_the_tail_has_what_they_likely_come_to(
+    body_bytes: int, likely: int
+) -> None:
+    bound = replace(HOLD, prompt_tokens=body_bytes, prompt_is_bound=True)
+    assert tail_of(bound).prompt_tokens == likely <= body_bytes
+    assert tail_of(replace(bound, prompt_is_bound=False)).prompt_tokens == body_bytes
+
+
 def test_a_tail_of_the_first_release_has_neither_allowance_nor_tier_period() -> None:
     old = b'{"payer":"p","user_id":"u","tier":"t","route":"r","model":"m","price_id":"i"}'
     tail = decode_tail(old)

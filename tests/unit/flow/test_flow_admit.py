@@ -335,9 +335,9 @@ async def test_a_large_prompt_is_counted_in_a_thread_and_to_the_token(
     threads: list[object] = []
     to_thread = asyncio.to_thread
 
-    async def seen(work: Any) -> Any:
+    async def seen(work: Any, *given: Any) -> Any:
         threads.append(work)
-        return await to_thread(work)
+        return await to_thread(work, *given)
 
     key = await rig.user(tier="full")
     small: Hold = (await admitted(rig, key)).hold
