@@ -104,6 +104,9 @@ def test_parts_that_overlap_are_the_dearest_they_may_be() -> None:
     everything = Usage(100, 100, 50, 50, 100, 100, 50)
     assert cost("heard", everything) == 100 * 32 + 50 * 64
     assert cost("luna", Usage(100, 100, 0, 0, cache_write_tokens=60)) == 2 * (60 * 12 + 40)
+    written = replace(HEARD, cache_write_nano_gbp=3 * M)
+    both = Usage(100, 0, 0, 0, cache_write_tokens=60, audio_input_tokens=70)
+    assert cost_nano_gbp(written, both) == 70 * 32 + 30 * 3
 
 
 def test_before_the_first_version_every_line_says_that_it_is_not_the_true_one() -> None:
