@@ -28,6 +28,7 @@ from gateway.flow.exchange import Exchange
 from gateway.flow.identify import Identities
 from gateway.flow.open_holds import OpenHolds
 from gateway.flow.relay import Drains, RelayServices
+from gateway.flow.repeat import Repeats, RepeatTerms
 from gateway.flow.settlements import Settlements
 from gateway.flow.terms import Terms
 from gateway.ports.quota_store import StoreUnavailable
@@ -119,8 +120,9 @@ class Worker:
             terms=terms,
         )
         observers = (metrics, stores.clock)
+        exchange = Exchange(self.admission, upstream, self.open_holds, services, observers)
         self.proxy = Proxy(
-            Exchange(self.admission, upstream, self.open_holds, services, observers),
+            Repeats(exchange, identities, stores.answers, _repeat_terms(settings), metrics),
             identities,
             ProxySettings(
                 plan=settings.plan,
@@ -170,6 +172,17 @@ def _terms(settings: Settings) -> Terms:
         stream_max_s=settings.lease.stream_max_s,
         drain_s=settings.client_gone.drain_s,
         drains_max=settings.client_gone.drains_max,
+    )
+
+
+def _repeat_terms(settings: Settings) -> RepeatTerms:
+    """A key is taken as long as the hold of its call: both end when nobody renews them."""
+    lease, idempotency = settings.lease, settings.idempotency
+    return RepeatTerms(
+        keep_ms=idempotency.keep_s * 1000,
+        answer_bytes_max=idempotency.answer_kib_max * 1024,
+        running_ms=lease.ms + lease.grace_ms,
+        renew_ms=lease.heartbeat_ms,
     )
 
 
