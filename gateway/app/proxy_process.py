@@ -112,10 +112,9 @@ class Worker:
             tokenizer,
             stores.clock,
         )
-        encodings = {name: model.tokenizer for name, model in settings.models.items()}
         services = RelayServices(
             settlements=self.settlements,
-            estimator=Estimator(tokenizer, encodings),
+            estimator=_estimator(settings, tokenizer),
             drains=Drains(terms.drains_max),
             terms=terms,
         )
@@ -154,6 +153,10 @@ class Worker:
                 len(self.open_holds),
                 self.settlements.unconfirmed,
             )
+
+
+def _estimator(settings: Settings, tokenizer: BpeTokenizer) -> Estimator:
+    return Estimator(tokenizer, {name: each.tokenizer for name, each in settings.models.items()})
 
 
 def _terms(settings: Settings) -> Terms:
