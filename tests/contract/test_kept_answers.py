@@ -203,7 +203,7 @@ async def test_without_memory_no_key_is_taken(answers: RedisAnswers, redis_url: 
     with server(redis_url) as client:
         client.config_set("maxmemory", 1)
         try:
-            with pytest.raises(StoreUnavailable, match="OOM"):
+            with pytest.raises(StoreUnavailable, match="OutOfMemoryError"):
                 await answers.begin(running(), LIVES_MS)
         finally:
             client.config_set("maxmemory", 0)
