@@ -16,7 +16,7 @@ from gateway.adapters.http_upstream import HttpUpstream
 from gateway.adapters.prometheus_metrics import ProxyMetrics
 from gateway.adapters.tokenizer.bpe import BpeTokenizer
 from gateway.app.process import answer_supervisor, say_ready, stop_signal, watch_loop
-from gateway.app.proxy_terms import origins_of, proxy_settings_of, terms_of
+from gateway.app.proxy_terms import origins_of, proxy_settings_of, repeat_terms_of, terms_of
 from gateway.app.secrets_of_state import pepper_of
 from gateway.app.stores import Stores as OpenStores
 from gateway.app.stores import open_stores
@@ -29,6 +29,7 @@ from gateway.flow.identify import Identities
 from gateway.flow.open_holds import OpenHolds
 from gateway.flow.prompt_count import PromptCounter
 from gateway.flow.relay import Drains, RelayServices
+from gateway.flow.repeat import Repeats
 from gateway.flow.settlements import Settlements
 from gateway.ports.quota_store import StoreUnavailable
 from gateway.ports.tasks import spawn
@@ -119,8 +120,9 @@ class Worker:
             terms=terms,
         )
         observers = (metrics, stores.clock)
+        exchange = Exchange(self.admission, upstream, self.open_holds, services, observers)
         self.proxy = Proxy(
-            Exchange(self.admission, upstream, self.open_holds, services, observers),
+            Repeats(exchange, identities, stores.answers, repeat_terms_of(settings), metrics),
             FreeExchange(upstream, terms.models, metrics),
             identities,
             proxy_settings_of(settings, terms),

@@ -9,6 +9,7 @@ from gateway.adapters.http_upstream import Origin
 from gateway.config import Settings
 from gateway.core.inference.request import Dialect
 from gateway.core.models import ModelTable
+from gateway.flow.repeat import RepeatTerms
 from gateway.flow.terms import Terms
 from gateway.web.cors import Cors
 from gateway.web.proxy import ProxySettings
@@ -58,4 +59,15 @@ def proxy_settings_of(settings: Settings, terms: Terms) -> ProxySettings:
         body_bytes_max=settings.listen.body_bytes_max,
         cors=Cors(settings.cors_origins),
         log_decisions=settings.log.decisions,
+    )
+
+
+def repeat_terms_of(settings: Settings) -> RepeatTerms:
+    """A key is taken as long as the hold of its call: both end when nobody renews them."""
+    lease, idempotency = settings.lease, settings.idempotency
+    return RepeatTerms(
+        keep_ms=idempotency.keep_s * 1000,
+        answer_bytes_max=idempotency.answer_kib_max * 1024,
+        running_ms=lease.ms + lease.grace_ms,
+        renew_ms=lease.heartbeat_ms,
     )

@@ -17,6 +17,7 @@ from gateway.adapters.postgres.connection import open_pool
 from gateway.adapters.postgres.directory import PostgresDirectory
 from gateway.adapters.postgres.ledger import PostgresLedger
 from gateway.adapters.postgres.reports import PostgresReports
+from gateway.adapters.redis_store.answers import RedisAnswers
 from gateway.adapters.redis_store.calls import Calls, open_connections
 from gateway.adapters.redis_store.checks import check_server
 from gateway.adapters.redis_store.leases import RedisLeases
@@ -45,6 +46,7 @@ class Stores:
     """What stands on Redis and Postgres."""
 
     store: RedisQuotaStore
+    answers: RedisAnswers
     streams: RedisStreams
     leases: RedisLeases
     ledger: PostgresLedger
@@ -98,6 +100,7 @@ async def open_stores(
         store = RedisQuotaStore(calls, scripts, shards_count)
         yield Stores(
             store=store,
+            answers=RedisAnswers(calls, scripts["keep"], shards_count),
             streams=RedisStreams(client, shards_count),
             leases=RedisLeases(client, shards_count),
             ledger=ledger,

@@ -45,6 +45,7 @@ class Settings:
     ledger: shape.Ledger
     lease: shape.Lease
     client_gone: shape.ClientGone
+    idempotency: shape.Idempotency
     upstreams: Mapping[str, shape.Upstream]
     models: Mapping[str, Model]
     prices: PriceTable
@@ -66,6 +67,7 @@ def settings_of(file: shape.File) -> Settings:
         ledger=file.ledger,
         lease=file.lease,
         client_gone=file.client_gone,
+        idempotency=file.idempotency,
         upstreams={name: _upstream(upstream) for name, upstream in file.upstreams.items()},
         models={name: _model(name, model) for name, model in file.models.items()},
         prices=_prices(file.prices),

@@ -79,6 +79,13 @@ class ClientGone(Section, frozen=True):
     drains_max: ranges.Drains = 100
 
 
+class Idempotency(Section, frozen=True):
+    """Answers that are kept for calls that may be repeated."""
+
+    keep_s: ranges.Seconds = 86_400
+    answer_kib_max: ranges.AnswerKib = 256
+
+
 class Upstream(Section, frozen=True):
     """One server that speaks OpenAI's protocol."""
 
@@ -257,6 +264,7 @@ class File(Section, frozen=True, kw_only=True):
     ledger: Ledger = field(default_factory=Ledger)
     lease: Lease = field(default_factory=Lease)
     client_gone: ClientGone = field(default_factory=ClientGone)
+    idempotency: Idempotency = field(default_factory=Idempotency)
     upstreams: dict[str, Upstream]
     models: dict[str, Model]
     prices: Prices

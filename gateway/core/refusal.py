@@ -23,7 +23,7 @@ class Terms:
     """What a case looks like to a client.
 
     `try_again` False makes OpenAI's clients give up at once (`x-should-retry: false`); None leaves
-    them their own rule, which retries 429 and 5xx twice. `source` says whose trouble it is.
+    them their own rule, which retries 409, 429 and 5xx twice. `source` says whose trouble it is.
     """
 
     status: int
@@ -54,6 +54,9 @@ class Case(Enum):
     UNSUPPORTED_PARAMETER = Terms(400, "invalid_request_error", "unsupported_parameter")
     REQUEST_EXCEEDS_QUOTA = Terms(400, "invalid_request_error", "request_exceeds_quota")
     REQUEST_TOO_LARGE = Terms(413, "invalid_request_error", "request_too_large")
+    IDEMPOTENCY_KEY_REUSED = Terms(409, "invalid_request_error", "idempotency_key_reused", False)
+    IDEMPOTENCY_IN_PROGRESS = Terms(409, "invalid_request_error", "idempotency_in_progress")
+    IDEMPOTENCY_ANSWER_GONE = Terms(409, "invalid_request_error", "idempotency_answer_gone", False)
     QUOTA_BACKEND_UNAVAILABLE = Terms(503, "server_error", "quota_backend_unavailable")
     SHUTTING_DOWN = Terms(503, "server_error", "shutting_down")
     INTERNAL_ERROR = Terms(500, "server_error", "internal_error")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from gateway.core.event import encode_tail
 from gateway.core.hold import Caller, Hold, tail_of
+from gateway.core.idempotency import IdempotencyKey
 from gateway.core.identity import Identity
 from gateway.core.inference.request import InferenceRequest
 from gateway.core.models import Model
@@ -56,6 +57,7 @@ class Call:
     tag: str | None
     sdk_retry: int
     client_id: str | None
+    idempotency_key: IdempotencyKey | None = None
 
 
 @dataclass(frozen=True, slots=True)

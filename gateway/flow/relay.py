@@ -71,6 +71,7 @@ class Relay:
         self._services = services
         self._stream = ObservedStream(request, services.estimator.counter(self._hold.model))
         self._settled = False
+        self._is_whole = False
 
     async def run(self, answer: Answer, head: AnswerHead) -> None:
         """Relay to the end. Raises nothing that belongs to the client or the upstream."""
@@ -83,25 +84,27 @@ class Relay:
             await self._relay(chunks, answer)
         except ClientGone:
             outcome, relayed_tokens = "client_gone", self._stream.written_tokens()
-            await self._drain(chunks)
+            await self._drain(chunks, answer)
         finally:
             await self._settle(outcome, relayed_tokens)
+            if self._is_whole:
+                answer.came_whole()
 
     async def _relay(self, chunks: AsyncIterator[bytes], answer: Answer) -> None:
         try:
             async for data in chunks:
                 visible = self._stream.feed(data)
                 if self._stream.is_done:
-                    await self._settle("done")
+                    await self._settle_whole()
                 if visible:
                     await answer.write(visible)
                 if self._entry.over and not self._stream.is_done:
-                    await self._settle("done")
+                    await self._settle_whole()
                     await answer.write(self._closing_events())
                     break
             else:
                 rest = self._stream.finish()
-                await self._settle("done")
+                await self._settle_whole()
                 if rest:
                     await answer.write(rest)
         except _BROKEN as error:
@@ -109,16 +112,21 @@ class Relay:
             await answer.write(self._broken_event(error))
         await answer.end()
 
-    async def _drain(self, chunks: AsyncIterator[bytes]) -> None:
-        """Read on for the usage, for nobody, within the bounds of the configuration."""
-        if self._settled or self._stream.usage or not self._services.drains.take():
+    async def _drain(self, chunks: AsyncIterator[bytes], answer: Answer) -> None:
+        """Read on to the end, where the usage is, within the bounds of the configuration."""
+        if self._settled or not self._services.drains.take():
             return
         try:
             async with asyncio.timeout(self._services.terms.drain_s):
                 async for data in chunks:
-                    self._stream.feed(data)
-                    if self._stream.usage or self._entry.over:
-                        return
+                    answer.missed(self._stream.feed(data))
+                    if self._stream.is_done or self._entry.over:
+                        break
+                else:
+                    answer.missed(self._stream.finish())
+            # Without usage only what was relayed is charged, so the rest is not to be had later.
+            has_all = self._stream.usage is not None and not self._entry.over
+            self._is_whole = has_all and not self._stream.has_error
         except (TimeoutError, *_BROKEN):
             return  # what was relayed is charged
         finally:
@@ -137,6 +145,11 @@ class Relay:
             case, did = Case.UPSTREAM_UNAVAILABLE, "broke off"
         message = f"The model's service {did} in the middle of the answer."
         return self._request.broken_event(case, message, self._stream.events)
+
+    async def _settle_whole(self) -> None:
+        """The stream has come to its end."""
+        await self._settle("done")
+        self._is_whole = not self._stream.has_error
 
     async def _settle(self, outcome: Outcome, relayed_tokens: int | None = None) -> None:
         """End the hold, once. Without usage, the prompt and what was relayed are charged."""

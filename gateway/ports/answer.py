@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from gateway.core.idempotency import Remembered
 from gateway.core.refusal import QuotaView
 
 
@@ -46,3 +47,17 @@ class Answer(Protocol):
     async def write(self, data: bytes) -> None: ...
 
     async def end(self) -> None: ...
+
+    def missed(self, data: bytes) -> None:
+        """What would have been written to a client that has left."""
+        ...
+
+    def came_whole(self) -> None:
+        """Nothing is missing in what was written and missed of a stream."""
+        ...
+
+
+class RepeatableAnswer(Answer, Protocol):
+    """One that may instead be what the call was answered before."""
+
+    async def replay(self, first: Remembered) -> None: ...

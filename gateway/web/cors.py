@@ -26,6 +26,7 @@ EXPOSED = (
     "x-quota-warning",
     "x-quota-output-cap-tokens",
     "x-should-retry",
+    "idempotent-replayed",
     "Retry-After",
     "openai-processing-ms",
     "openai-version",

@@ -15,6 +15,7 @@ from typing import Literal
 import msgspec
 from aiohttp import web
 
+from gateway.core.idempotency import Remembered
 from gateway.core.identity import Identity
 from gateway.core.inference.judges import JUDGES
 from gateway.core.inference.moderations import judge_moderation
@@ -24,16 +25,23 @@ from gateway.core.refusal import Case, Refused
 from gateway.core.rid import make_rid
 from gateway.core.routes import Route, match_route
 from gateway.flow.admit import Call
-from gateway.flow.exchange import Exchange
 from gateway.flow.free import FreeCall, FreeExchange
 from gateway.flow.identify import Identities
+from gateway.flow.repeat import Repeats
 from gateway.ports.answer import AnswerHead, ClientGone
 from gateway.ports.clock import Clock
 from gateway.ports.metrics import Metrics
 from gateway.web.cors import Cors
 from gateway.web.error_body import refusal_response
-from gateway.web.quota_headers import SERVER, answer_headers, free_headers
-from gateway.web.request import bearer_key, client_id_of, read_body, sdk_retry_of, tag_of
+from gateway.web.quota_headers import SERVER, answer_headers, free_headers, replay_headers
+from gateway.web.request import (
+    bearer_key,
+    client_id_of,
+    idempotency_key_of,
+    read_body,
+    sdk_retry_of,
+    tag_of,
+)
 
 _encode = msgspec.json.Encoder().encode
 _log = logging.getLogger("gateway.proxy")
@@ -57,13 +65,13 @@ class Proxy:
 
     def __init__(
         self,
-        exchange: Exchange,
+        repeats: Repeats,
         free: FreeExchange,
         identities: Identities,
         settings: ProxySettings,
         observers: tuple[Metrics, Clock],
     ) -> None:
-        self._exchange = exchange
+        self._repeats = repeats
         self._free = free
         self._identities = identities
         self._settings = settings
@@ -138,10 +146,11 @@ class Proxy:
             tag=tag_of(request),
             sdk_retry=sdk_retry_of(request),
             client_id=client_id_of(request),
+            idempotency_key=idempotency_key_of(request, route, body),
         )
         answer = HttpAnswer(request, self._settings)
         try:
-            await self._exchange.run(call, answer)
+            await self._repeats.run(call, answer)
         except Exception:
             if not answer.response.prepared:
                 raise
@@ -207,7 +216,7 @@ def _model_object(name: str, model: Model) -> dict[str, object]:
 
 
 class HttpAnswer:
-    """Fulfils ports.answer.Answer for one aiohttp request."""
+    """Fulfils ports.answer.RepeatableAnswer for one aiohttp request."""
 
     def __init__(self, request: web.BaseRequest, settings: ProxySettings) -> None:
         self._request = request
@@ -220,6 +229,11 @@ class HttpAnswer:
             status=head.status,
             body=body,
             headers=list(answer_headers(head, self._thresholds_percent)),
+        )
+
+    async def replay(self, first: Remembered) -> None:
+        self.response = web.Response(
+            status=first.status, body=first.body, headers=list(replay_headers(first))
         )
 
     async def begin(self, head: AnswerHead) -> None:
@@ -250,3 +264,9 @@ class HttpAnswer:
             await self.response.write_eof()
         except _GONE as error:
             raise ClientGone from error
+
+    def missed(self, data: bytes) -> None:
+        """A client that has left misses nothing more by it."""
+
+    def came_whole(self) -> None:
+        """The framing says so already."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
+from gateway.core.idempotency import Remembered
 from gateway.core.refusal import QuotaView
 from gateway.ports.answer import AnswerHead
 from gateway.ports.upstream import UpstreamHead
@@ -70,3 +71,14 @@ def _of_upstream(head: AnswerHead | UpstreamHead) -> Iterator[tuple[str, str]]:
     if head.retry_after is not None:
         yield "Retry-After", head.retry_after
     yield from head.relayed
+
+
+def replay_headers(first: Remembered) -> Iterator[tuple[str, str]]:
+    """The headers of an answer that was given before. Its charge was the first call's, so none is
+    told here: whoever adds up the charges counts it once."""
+    yield "Content-Type", first.content_type
+    yield SERVER
+    yield "x-request-id", first.rid
+    yield "x-quota-decision", "admitted"
+    yield "x-quota-charged-tokens", "0"
+    yield "idempotent-replayed", "true"

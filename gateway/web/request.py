@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from gateway.core.idempotency import HEADER, IdempotencyKey, read_key
 from gateway.core.refusal import Case, Refused
+from gateway.core.routes import Route
 
 TAG_CHARS_MAX = 64
 CLIENT_ID_CHARS_MAX = 128
@@ -68,6 +70,16 @@ def client_id_of(request: web.BaseRequest) -> str | None:
     value = request.headers.get("x-client-request-id", "")
     usable = 0 < len(value) <= CLIENT_ID_CHARS_MAX and value.isascii() and value.isprintable()
     return value if usable else None
+
+
+def idempotency_key_of(
+    request: web.BaseRequest, route: Route, body: bytes
+) -> IdempotencyKey | None:
+    """`Idempotency-Key`, bound to what it is sent with; Refused when it is not one usable value."""
+    values = request.headers.getall(HEADER, [])
+    if not values:
+        return None
+    return read_key(values[0] if len(values) == 1 else "", route.name, body)
 
 
 def _too_large(bytes_max: int) -> Refused:

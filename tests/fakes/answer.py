@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from gateway.core.idempotency import Remembered
 from gateway.ports.answer import AnswerHead, ClientGone
 
 
 class RecordedAnswer:
-    """Fulfils ports.answer.Answer. The client is gone from its `gone_at`-th call on (0 is `begin`).
+    """Fulfils ports.answer.RepeatableAnswer. The client is gone from its `gone_at`-th call on (0 is
+    `begin`).
 
     `journal` is shared with the store: it tells what happened before what.
     """
@@ -18,6 +20,9 @@ class RecordedAnswer:
         self.head: AnswerHead | None = None
         self.written: list[bytes] = []
         self.ended = False
+        self.missing: list[bytes] = []
+        self.is_whole = False
+        self.replayed: Remembered | None = None
 
     @property
     def body(self) -> bytes:
@@ -39,6 +44,18 @@ class RecordedAnswer:
 
     async def end(self) -> None:
         self._call("end")
+        self.ended = True
+
+    def missed(self, data: bytes) -> None:
+        self.missing.append(data)
+
+    def came_whole(self) -> None:
+        self.is_whole = True
+
+    async def replay(self, first: Remembered) -> None:
+        self._call("replay")
+        self.replayed = first
+        self.written.append(first.body)
         self.ended = True
 
     def _call(self, name: str) -> None:

@@ -15,6 +15,7 @@ from decimal import Decimal
 from typing import Any
 
 from gateway.core.event import LedgerRow, ledger_row
+from gateway.core.idempotency import read_key
 from gateway.core.identity import key_digest, shard_of
 from gateway.core.inference.judges import JUDGES
 from gateway.core.inference.request import Dialect
@@ -35,6 +36,7 @@ from gateway.flow.open_holds import OpenHolds
 from gateway.flow.prompt_count import PromptCounter
 from gateway.flow.recent import RecentSettlements
 from gateway.flow.relay import Drains, RelayServices
+from gateway.flow.repeat import Repeats, RepeatTerms
 from gateway.flow.settlements import Settlements
 from gateway.flow.shards import Shards
 from gateway.flow.terms import Terms
@@ -42,6 +44,7 @@ from gateway.jobs.sweep import Sweep, SweepTerms
 from tests.fakes.answer import RecordedAnswer
 from tests.fakes.chat_stream import completion
 from tests.fakes.clock import HandClock
+from tests.fakes.kept_answers import TroubledAnswers
 from tests.fakes.ledger import FakeDirectory, FakeLedger
 from tests.fakes.metrics import SeenMetrics
 from tests.fakes.store import SHARDS, FakeStores, TroubledStore, fake_stores
@@ -95,6 +98,9 @@ TERMS = Terms(
     stream_max_s=3600.0,
     drain_s=30.0,
     drains_max=2,
+)
+REPEAT_TERMS = RepeatTerms(
+    keep_ms=86_400_000, answer_bytes_max=1000, running_ms=70_000, renew_ms=10_000
 )
 
 
@@ -155,7 +161,13 @@ class FlowRig:
             self.services,
             (self.metrics, self.clock),
         )
+        self.answers = TroubledAnswers(stores.answers)
+        self.repeats = self.repeats_of(REPEAT_TERMS)
         self._rids = 0
+
+    def repeats_of(self, terms: RepeatTerms) -> Repeats:
+        """The same exchange for calls with an idempotency key, under terms of the test's own."""
+        return Repeats(self.exchange, self.identities, self.answers, terms, self.metrics)
 
     @property
     def period(self) -> Period:
@@ -193,6 +205,11 @@ class FlowRig:
             sdk_retry=0,
             client_id=None,
         )
+
+    def keyed(self, key: str, idempotency_key: str = "once", **body: Any) -> Call:
+        """The same with an idempotency key, for the body as it is given."""
+        call, asked = self.call(key, **body), json.dumps(body).encode()
+        return replace(call, idempotency_key=read_key(idempotency_key, CHAT.name, asked))
 
     async def spend(self, key: str) -> LedgerRow:
         """One call of 50 tokens to its end; its row, which the ledger does not have yet."""

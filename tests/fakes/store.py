@@ -18,6 +18,7 @@ from fakeredis import FakeServer
 from fakeredis.aioredis import FakeAsyncRedisConnection, FakeRedis
 from redis.asyncio.connection import BlockingConnectionPool
 
+from gateway.adapters.redis_store.answers import RedisAnswers
 from gateway.adapters.redis_store.calls import Calls
 from gateway.adapters.redis_store.leases import RedisLeases
 from gateway.adapters.redis_store.quota_store import RedisQuotaStore
@@ -60,6 +61,7 @@ class FakeStores:
         )
         calls = Calls(self.connections, 5.0, lambda script, seconds: None)
         self.store = TroubledStore(RedisQuotaStore(calls, _SCRIPTS, SHARDS))
+        self.answers = RedisAnswers(calls, _SCRIPTS["keep"], SHARDS)
         self.streams = FakeStreams(self.client, SHARDS)
         self.leases = RedisLeases(self.client, SHARDS)
 

@@ -57,10 +57,12 @@ def gateway(stand_in: StandInProcess) -> Iterator[RunningGateway]:
 
 @pytest.fixture(scope="session")
 def impatient(other_stand_in: StandInProcess) -> Iterator[RunningGateway]:
-    """One that waits for nobody: streams, silence and drains end after a second at most."""
+    """One that waits for nobody: streams, silence and drains end after a second at most. It
+    keeps answers of up to 1 KiB."""
     changes = {
         "lease": {"ms": 3000, "grace_ms": 500, "heartbeat_ms": 200, "stream_max_s": 1},
         "client_gone": {"drain_s": 0},
+        "idempotency": {"answer_kib_max": 1},
         "upstreams": {"openai": {"idle_s": 1}},
         "plan": {"tiers": {"free": {"limits": {"models": ["gpt-4o-mini"]}}}},
         "refusal": {"upgrade_url": "https://example.test/upgrade"},

@@ -33,8 +33,12 @@ class Crowd:
     """
 
     def __init__(
-        self, gateways: Sequence[RunningGateway], calls: Sequence[tuple[str, Any]]
+        self,
+        gateways: Sequence[RunningGateway],
+        calls: Sequence[tuple[str, Any]],
+        headers: Mapping[str, str] | None = None,
     ) -> None:
+        self._headers = headers or {}
         self._gateways, self._calls = gateways, calls
         self.answers = [Answer() for _ in calls]
         self._pool = ThreadPoolExecutor(1)
@@ -65,6 +69,7 @@ class Crowd:
         (key, body), answer = self._calls[place], self.answers[place]
         gateway = self._gateways[place % len(self._gateways)]
         headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        headers.update(self._headers)
         await barrier.wait()
         try:
             async with session.post(

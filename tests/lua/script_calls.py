@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import redis
 
-from gateway.adapters.redis_store.keys import AccountKeys, member_keys, tier_key
+from gateway.adapters.redis_store.keys import AccountKeys, answer_key, member_keys, tier_key
 from gateway.adapters.redis_store.scripts import load_scripts, lua_folder
 from gateway.core.event import LedgerRow, UsageEvent, encode_event, ledger_row
 
@@ -22,6 +22,7 @@ FAR_MS = 10**15 - 1  # later than anything
 LEASE_MS, GRACE_MS = 60_000, 10_000
 TAIL = '{"payer":"somebody","note":"with spaces"}'
 
+ANSWER_KEY = answer_key("somebody", "once", 1)
 RID = "01a0b1c2-d3e4-7f00-8000-000000000001"
 
 Value = str | bytes | int | float
@@ -107,6 +108,7 @@ ARGUMENTS: Mapping[str, Mapping[str, Value]] = {
         "charge": 120, "cost": 3_000, "grace": GRACE_MS, "limit": 100_000, "tier_starts": "",
         "thresholds": "", "event": "", "now": NOW_MS,
     },
+    "keep": {"rid": RID, "mark": "", "instead": "", "lives": 9_000},
     "correct": {
         "rid": "back", "lease_member": "", "epoch": 1, "stream_id": "0-0", "period": STARTS_MS,
         "charge": 120, "cost": 3_000, "tier_starts": "", "split": "-", "now": NOW_MS,
@@ -169,6 +171,7 @@ class Lua:
             "open": (meta, shard.outbox),
             "caught_up": (meta,),
             "snapshot": (meta, account, packs, shard.outbox),
+            "keep": (ANSWER_KEY,),
         }
         self._shas = {
             name: self.client.script_load(script.source)
@@ -226,6 +229,12 @@ class Lua:
 
     def forget(self, now: Value = NOW_MS) -> int:
         return int(self.run("forget", now=now)[0])
+
+    def keep(self, mark: Value, instead: Value, lives: Value = 9_000) -> int:
+        """What `RID` has under its idempotency key becomes `instead`."""
+        code, echo = self.run("keep", mark=mark, instead=instead, lives=lives)
+        assert echo == RID
+        return int(code)
 
     def snapshot(self) -> Seen:
         return Seen(*self.run("snapshot"))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from gateway.core.idempotency import answer_name
 from gateway.core.identity import account_digest, member_digest, shard_of
 
 SCHEMA_VERSION = 2
@@ -73,6 +74,11 @@ def keys_of_name(name: str, shard: int) -> AccountKeys:
 def tier_key(tier: str, shard: int) -> str:
     """The sums of one tier in one shard. A tier's name comes from the configuration."""
     return f"qg:{{{shard:02d}}}:t:{tier}"
+
+
+def answer_key(user_id: str, key: str, shards: int) -> str:
+    """What is remembered under a user's idempotency key. In the user's own slot, whoever pays."""
+    return f"qg:{{{shard_of(user_id, shards):02d}}}:i:{answer_name(user_id, key)}"
 
 
 ACCOUNTS_PATTERN = "qg:{*}:a:*"

@@ -18,6 +18,7 @@ from gateway.adapters.redis_store.keys import (
     ShardKeys,
     account_keys,
     account_of_key,
+    answer_key,
     keys_of_name,
     member_keys,
     shard_keys,
@@ -45,6 +46,7 @@ def test_the_names_are_those_that_are_on_servers_already() -> None:
     assert keys.holds == "qg:{00}:h:qgm-7GAP4fGaGEKsdBJCQA"
     assert keys.packs == "qg:{00}:k:qgm-7GAP4fGaGEKsdBJCQA"
     assert tier_key("free", 3) == "qg:{03}:t:free"
+    assert answer_key("somebody", "once", 16) == "qg:{00}:i:E8_7y-QQOxyQW7HzQxYJKw"
     assert shard_keys(9) == ShardKeys("qg:{09}:m", "qg:{09}:l", "qg:{09}:x", "qg:{09}:o")
 
 
@@ -70,6 +72,13 @@ def test_a_member_leads_back_to_its_account(payer: str, shards: int, rid: str) -
     name, found_rid = keys.member(rid).split(" ", 1)
     assert found_rid == rid
     assert keys_of_name(name, keys.shard) == keys
+
+
+@given(user=payers, key=st.text())
+def test_no_text_of_a_user_or_of_an_idempotency_key_names_a_key(user: str, key: str) -> None:
+    name = answer_key(user, key, 16)
+    assert re.fullmatch(r"qg:\{\d\d\}:i:[\w-]{22}", name)
+    assert key_slot(name.encode()) == key_slot(account_keys(user, 16).account.encode())
 
 
 @given(first=payers, second=payers)

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from gateway.core.idempotency import decode_remembered
 from gateway.core.refusal import Refused
-from gateway.flow import settlements, shards
+from gateway.flow import repeat, settlements, shards
 from gateway.flow.admit import Call
 from gateway.ports.answer import AnswerHead
 from gateway.ports.upstream import UpstreamBroke, UpstreamCall, UpstreamUnreachable
@@ -132,11 +133,12 @@ VARIANTS = {
     "stream breaks off": Variant((*STREAM[:2], UpstreamBroke("cut")), 10, is_stream=True),
     "client gone": Variant(STREAM, 12, is_stream=True, gone_at=2),
 }
+WITH_A_KEY = ("whole answer", "stream", "refused", "upstream refuses", "client gone")
 
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (settlements, shards):
+    for module in (repeat, settlements, shards):
         monkeypatch.setattr(module, "_FIRST_PAUSE_S", 0.001)
 
 
@@ -152,12 +154,12 @@ class Run:
 
     async def once(self) -> None:
         try:
-            await self.rig.exchange.run(self.call, self.client)
+            await self.rig.repeats.run(self.call, self.client)
         except Refused:
             self.client.ended = True
 
 
-async def begun(rig: FlowRig, variant: Variant) -> Run:
+async def begun(rig: FlowRig, variant: Variant, is_keyed: bool) -> Run:
     rig.upstream = FarUpstream()
     rig.exchange._upstream = rig.upstream
     KEYS[:] = [await rig.user()]
@@ -167,7 +169,8 @@ async def begun(rig: FlowRig, variant: Variant) -> Run:
         await variant.prepare(rig)
     source = variant.source()
     rig.will_answer(source)
-    call = rig.call(KEYS[0], stream=variant.is_stream)
+    ask = rig.keyed if is_keyed else rig.call
+    call = ask(KEYS[0], stream=variant.is_stream)
     return Run(rig, variant, call, FarClient(gone_at=variant.gone_at), source)
 
 
@@ -210,7 +213,20 @@ async def check(run: Run) -> None:
         assert charged == 0
     if isinstance(run.source, ScriptedAnswer):
         assert run.source.closed <= 1
+    await check_key(run, has_tried, charged)
     assert rig.redis.connections_lost == 0
+
+
+async def check_key(run: Run, has_tried: bool, charged: int) -> None:
+    """A key is never left taken; what was charged at the call's end stands under it. But for one
+    moment of an answer that is no stream: charged, and not given out yet."""
+    client = run.rig.redis.client
+    stands = [decode_remembered(await client.get(name)) for name in await client.keys("qg:*:i:*")]
+    assert all(each.state != "running" for each in stands)
+    if charged == 0 or not has_tried or run.call.idempotency_key is None:
+        assert stands == []
+    elif run.variant.is_stream or run.client.head is not None:
+        assert len(stands) == 1
 
 
 async def check_second(run: Run) -> None:
@@ -235,15 +251,18 @@ async def check_second(run: Run) -> None:
 
 
 @pytest.mark.parametrize("moment", ["while it waits", "as it comes"])
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(
+    ("name", "is_keyed"),
+    [*((name, False) for name in VARIANTS), *((name, True) for name in WITH_A_KEY)],
+)
 async def test_a_call_cancelled_at_any_await_ends_its_hold_once(
-    name: str, moment: Moment, record_property: Any
+    name: str, is_keyed: bool, moment: Moment, record_property: Any
 ) -> None:
     variant, at = VARIANTS[name], 0
     while True:
         at += 1
         async with flow_rig() as rig:
-            run = await begun(rig, variant)
+            run = await begun(rig, variant, is_keyed)
             stepped = Stepped(run.once(), at, moment)
             was_cancelled = await stepped.run()
             await check(run)

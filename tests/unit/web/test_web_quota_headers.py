@@ -7,10 +7,17 @@ from typing import Any
 
 import pytest
 
+from gateway.core.idempotency import Remembered
 from gateway.core.refusal import QuotaView
 from gateway.ports.answer import AnswerHead
 from gateway.ports.upstream import UpstreamHead
-from gateway.web.quota_headers import answer_headers, free_headers, quota_headers, reset_at
+from gateway.web.quota_headers import (
+    answer_headers,
+    free_headers,
+    quota_headers,
+    replay_headers,
+    reset_at,
+)
 
 VIEW = QuotaView("free", 1000, 200, 30, 5, reset_at_ms=1_796_083_200_000)
 HEAD = AnswerHead(rid="r-1", status=200, content_type="text/event-stream", quota=VIEW)
@@ -104,3 +111,17 @@ def test_without_thresholds_there_is_no_warning() -> None:
 )
 def test_a_reset_is_shown_in_utc_to_the_second(at_ms: int, shown: str) -> None:
     assert reset_at(replace(VIEW, reset_at_ms=at_ms)) == shown
+
+
+def test_an_answer_given_again_names_the_first_call_and_charges_nothing() -> None:
+    first = Remembered(
+        "ada", "once", "r-1", b"", "kept", status=200, content_type="text/event-stream"
+    )
+    assert list(replay_headers(first)) == [
+        ("Content-Type", "text/event-stream"),
+        ("Server", "quota-gateway"),
+        ("x-request-id", "r-1"),
+        ("x-quota-decision", "admitted"),
+        ("x-quota-charged-tokens", "0"),
+        ("idempotent-replayed", "true"),
+    ]

@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from gateway.core.refusal import Case, Refused
-from gateway.web.request import bearer_key, client_id_of, read_body, sdk_retry_of, tag_of
+from gateway.core.routes import CHAT
+from gateway.web.request import (
+    bearer_key,
+    client_id_of,
+    idempotency_key_of,
+    read_body,
+    sdk_retry_of,
+    tag_of,
+)
 
 
 def request(*headers: tuple[str, str]) -> web.BaseRequest:
@@ -127,6 +135,23 @@ def test_a_count_of_retries_is_a_small_number_or_nothing(text: str, retries: int
 def test_an_id_of_the_client_s_is_kept_if_it_fits_a_header(value: str, kept: str | None) -> None:
     assert client_id_of(request(("x-client-request-id", value))) == kept
     assert client_id_of(request()) is None
+
+
+def test_an_idempotency_key_is_bound_to_its_route_and_body() -> None:
+    assert idempotency_key_of(request(), CHAT, b"{}") is None
+    found = idempotency_key_of(request(("idempotency-key", "once")), CHAT, b"{}")
+    assert found is not None
+    assert found.text == "once"
+    other = idempotency_key_of(request(("Idempotency-Key", "once")), CHAT, b"{ }")
+    assert other is not None
+    assert other.asked != found.asked
+
+
+@pytest.mark.parametrize("values", [[""], ["é"], ["x" * 256], ["once", "once"], ["a", "b"]])
+def test_anything_but_one_usable_key_is_refused_by_its_name(values: list[str]) -> None:
+    with pytest.raises(Refused) as caught:
+        idempotency_key_of(request(*(("Idempotency-Key", each) for each in values)), CHAT, b"{}")
+    assert (caught.value.case, caught.value.param) == (Case.INVALID_VALUE, "Idempotency-Key")
 
 
 @settings(deadline=None)
