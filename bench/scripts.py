@@ -19,7 +19,7 @@ from typing import Any
 import redis
 
 from gateway.adapters.embedded import start_redis
-from gateway.adapters.redis_store.keys import account_keys, shard_keys, tier_key
+from gateway.adapters.redis_store.keys import SCHEMA_VERSION, account_keys, shard_keys, tier_key
 from gateway.adapters.redis_store.scripts import load_scripts, lua_folder
 
 SHARDS = 16
@@ -49,7 +49,7 @@ class Server:
         for shard in range(SHARDS):
             keys = shard_keys(shard)
             self._run(
-                "open", self.client, (keys.meta, keys.outbox), (1, SHARDS, 2, "0-0", 0, "", "")
+                "open", self.client, (keys.meta, keys.outbox), (1, SHARDS, SCHEMA_VERSION, "0-0", 0, "", "")
             )
 
     def fill(self, first: int, last: int) -> None:

@@ -1,24 +1,40 @@
 -- purpose: the prelude of scripts that read or change an account.
 -- promise: an account is read once and written once a call.
--- PROVIDES: read_account(key), in_force(account, epoch), roll(account, now, starts, ends),
+-- PROVIDES: FIGURES, read_account(key), new_account(key, epoch, starts, ends, token),
+--           in_force(account, epoch), roll(account, now, starts, ends),
 --           against_allowance(account), last_period(account),
 --           store(a, held, held_nano_gbp, open)
 -- invariants: a field that is missing is 0; a period never goes back, and only one that is over
 --             gives way to the next.
--- cost: for each account one HMGET of 16 fields and one HSET; the period before one HGET and one
---       more HSET.
+-- cost: for each account one HGET and one HSET; the period before one HGET more.
+
+-- All figures are one text: to read and write one field takes a third of the time of sixteen. The
+-- order is that of lua/README.md, the last is the token, or '-'.
+local FIGURES =
+  '(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)'
 
 -- The account with its numbers under their names; false when there is none.
 local function read_account(key)
-  local f = redis.call('HMGET', key, 'e', 'r', 'ps', 'pe', 's', 'f', 'adj', 'h', 'n', 'g', 'gh',
-                       'q', 'al', 'k', 'w', 'y')
-  return f[1] and {
-    key = key, epoch = f[1] + 0, rev = (f[2] or 0) + 0, starts = f[3] + 0, ends = f[4] + 0,
-    settled = (f[5] or 0) + 0, from_packs = (f[6] or 0) + 0, adjusted = (f[7] or 0) + 0,
-    held = (f[8] or 0) + 0, open = (f[9] or 0) + 0, nano_gbp = (f[10] or 0) + 0,
-    held_nano_gbp = (f[11] or 0) + 0, seq = (f[12] or 0) + 0, allowance = (f[13] or 0) + 0,
-    packs = (f[14] or 0) + 0, warned = (f[15] or 0) + 0, hydrating = f[16],
+  local text = redis.call('HGET', key, 'a')
+  if not text then
+    return false
+  end
+  local epoch, rev, starts, ends, settled, from_packs, adjusted, held, open, held_nano_gbp,
+    nano_gbp, seq, allowance, packs, warned, token = string.match(text, FIGURES)
+  return {
+    key = key, epoch = epoch + 0, rev = rev + 0, starts = starts + 0, ends = ends + 0,
+    settled = settled + 0, from_packs = from_packs + 0, adjusted = adjusted + 0, held = held + 0,
+    open = open + 0, held_nano_gbp = held_nano_gbp + 0, nano_gbp = nano_gbp + 0, seq = seq + 0,
+    allowance = allowance + 0, packs = packs + 0, warned = warned + 0,
+    hydrating = token ~= '-' and token,
   }
+end
+
+-- An account in which nothing is counted yet; it waits for the ledger's sums.
+local function new_account(key, epoch, starts, ends, token)
+  return { key = key, epoch = epoch, rev = 0, starts = starts, ends = ends, settled = 0,
+           from_packs = 0, adjusted = 0, held = 0, open = 0, held_nano_gbp = 0, nano_gbp = 0,
+           seq = 0, allowance = 0, packs = 0, warned = 0, hydrating = token }
 end
 
 -- True for an account of this epoch: older ones were made before the server lost data.
@@ -52,18 +68,18 @@ local function last_period(account)
   return account.last
 end
 
--- Write what this call has changed, and what open holds hold by now: absolute values, which cannot
--- fail. Most calls change neither the period nor the one before.
+-- Write the account, with what open holds hold by now: absolute values, which cannot fail. Most
+-- calls do not change the period before.
 local function store(a, held, held_nano_gbp, open)
   a.held, a.open, a.held_nano_gbp = a.held + held, a.open + open, a.held_nano_gbp + held_nano_gbp
-  if not (a.is_charged or a.last) then
-    redis.call('HSET', a.key, 'h', a.held, 'n', a.open, 'gh', a.held_nano_gbp, 'al', a.allowance)
-    return
-  end
-  redis.call('HSET', a.key, 'h', a.held, 'n', a.open, 'gh', a.held_nano_gbp, 'al', a.allowance,
-             's', a.settled, 'f', a.from_packs, 'g', a.nano_gbp, 'q', a.seq, 'w', a.warned)
+  local figures = string.format(
+    '%d %d %d %d %d %d %d %d %d %d %d %d %d %d %d %s', a.epoch, a.rev, a.starts, a.ends, a.settled,
+    a.from_packs, a.adjusted, a.held, a.open, a.held_nano_gbp, a.nano_gbp, a.seq, a.allowance,
+    a.packs, a.warned, a.hydrating or '-')
   if a.last then
-    redis.call('HSET', a.key, 'ps', a.starts, 'pe', a.ends, 'adj', a.adjusted, 'l',
+    redis.call('HSET', a.key, 'a', figures, 'l',
                string.format('%d %d %d', a.last.starts, a.last.used, a.last.allowance))
+  else
+    redis.call('HSET', a.key, 'a', figures)
   end
 end

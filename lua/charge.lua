@@ -65,7 +65,6 @@ local function count(account, period, tokens, from_packs, nano_gbp)
   if not account then
     return
   end
-  account.is_charged = true
   if period == account.starts then
     account.settled = account.settled + tokens
     account.from_packs = account.from_packs + from_packs

@@ -12,8 +12,8 @@
 -- RETURNS: code, rid. Codes: 1 taken back · 0 not counted, or taken back before · -1 meta missing
 -- invariants: the figures are what they were without the event, whatever became of its packs since.
 --             Nothing goes to the outbox: the ledger counts the event once as it is.
--- cost: TIME, 2 to 4 HMGET, 2 to 5 HGET, 1 HGETALL where there are packs, 1 ZADD, an HSET each for
---       mark, account, member, tier, pack (two for an account's period before). Loops over packs.
+-- cost: TIME, 1 or 2 HMGET, 3 to 7 HGET, 1 HGETALL where there are packs, 1 ZADD, an HSET each for
+--       mark, account, member, tier, pack. Loops over packs.
 
 local meta_key, account_key, holds_key, endings_key, packs_key, tier_key, member_key = unpack(KEYS)
 local rid, lease_member, stream_id, tier_starts, split = ARGV[1], ARGV[2], ARGV[4], ARGV[8], ARGV[9]

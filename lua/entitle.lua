@@ -13,7 +13,7 @@
 -- invariants: adjustments are absolute and belong to one period; a period never goes back. Of an
 --             account that is being hydrated only the revision rises: what is read from the ledger
 --             must not be older.
--- cost: TIME, 2 HMGET, 1 HGETALL where there are packs, 2 or 3 HSET, and an HSET or HDEL a pack.
+-- cost: TIME, 1 HMGET, 1 HGET, 1 HGETALL where there are packs, 1 HSET, and an HSET or HDEL a pack.
 --       Loops over packs.
 
 local meta_key, account_key, packs_key = KEYS[1], KEYS[2], KEYS[3]
@@ -37,7 +37,8 @@ if rev <= account.rev then
   return { 0, account.rev, now }
 end
 if account.hydrating then
-  redis.call('HSET', account_key, 'r', rev)
+  account.rev = rev
+  store(account, 0, 0, 0)
   return { 1, rev, now }
 end
 if starts > now then -- the revision may not rise past adjustments that cannot be taken yet
@@ -54,6 +55,6 @@ for _, pack in ipairs(read_packs(packs_key, account)) do
   left[pack.id] = pack.left
 end
 merge_packs(packs_key, account, told, left)
+account.rev = rev
 store(account, 0, 0, 0)
-redis.call('HSET', account_key, 'r', rev, 'adj', account.adjusted, 'k', account.packs)
 return { 1, rev, now }

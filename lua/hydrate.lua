@@ -11,10 +11,10 @@
 -- RETURNS: code, token, stream id, epoch, period start. Codes: 1 begun (or joined) · 2 in force
 --          3 finished · 4 the sums are older than what was projected meanwhile: read them again
 --          0 another finished first · -1 meta missing
--- invariants: `y`, the token, marks an account whose sums are still in the ledger only; those of
+-- invariants: the token marks an account whose sums are still in the ledger only; those of
 --             events up to `b`, the stream id at its begin, are added once.
--- cost: TIME, 2 HMGET, 1 HGET; to finish 2 or 3 HSET, 1 HDEL, and 1 HSET a pack; to begin 1 EXISTS,
---       1 XINFO, 1 HGETALL, 1 DEL, 1 HSET, and 1 HSET a hold of an older epoch. Loops over both.
+-- cost: TIME, 1 HMGET, 2 HGET; to finish 1 HSET, and 1 HSET a pack, 1 HDEL a pack that is gone; to
+--       begin 1 EXISTS, 1 XINFO, 1 HGETALL, 1 DEL, 2 HSET, and 1 HSET an open hold. Loops over both.
 
 local meta_key, account_key, packs_key, outbox_key, holds_key = unpack(KEYS)
 local step, token = ARGV[1], ARGV[4]
@@ -48,11 +48,10 @@ if step == 'finish' then
     return { 4, token, base, epoch, account.starts }
   end
   account.settled, account.from_packs = account.settled + settled, account.from_packs + from_packs
-  account.nano_gbp, account.is_charged = account.nano_gbp + cost, true
+  account.nano_gbp, account.adjusted = account.nano_gbp + cost, adjusted
+  account.rev, account.hydrating = rev, nil
   merge_packs(packs_key, account, told, {})
   store(account, 0, 0, 0)
-  redis.call('HSET', account_key, 'r', rev, 'adj', adjusted, 'k', account.packs)
-  redis.call('HDEL', account_key, 'y')
   return { 3, token, base, epoch, account.starts }
 end
 
@@ -67,5 +66,6 @@ for place = 1, #kept, 2 do
   end
 end
 redis.call('DEL', account_key, packs_key)
-redis.call('HSET', account_key, 'e', epoch, 'ps', ARGV[2], 'pe', ARGV[3], 'b', newest, 'y', token)
+redis.call('HSET', account_key, 'b', newest)
+store(new_account(account_key, epoch, ARGV[2] + 0, ARGV[3] + 0, token), 0, 0, 0)
 return { 1, token, newest, epoch, ARGV[2] + 0 }

@@ -23,8 +23,8 @@
 --          -14 budget spent · -15 too many holds · -16 too many requests · -17 too many tokens
 -- invariants: after a grant, used + held <= limit for each limit; held = sum of open holds; one
 --             lease a hold. A minute's bucket never holds more than the limit.
--- cost: TIME, 2 to 4 HMGET, 1 to 3 HGET, HGETALL where there are packs; for a grant 1 ZADD and an
---       HSET each for hold, account (two in a new period), member, tier, buckets. Loops over packs.
+-- cost: TIME, 1 or 2 HMGET, 2 to 5 HGET, HGETALL where there are packs; for a grant 1 ZADD and an
+--       HSET each for hold, account, member, tier, buckets. Loops over packs.
 
 local meta_key, account_key, holds_key, leases_key, packs_key, tier_key, member_key = unpack(KEYS)
 local rid, lease_member, tail = ARGV[1], ARGV[2], ARGV[21]

@@ -18,8 +18,8 @@
 --             allowance first, then packs that lived when the hold was made, then the allowance
 --             again; the outbox gets one event a charge, numbered without gaps within the account.
 --             A release leaves a mark: a reserve that comes late, or twice, must find it.
--- cost: TIME, 2 to 4 HMGET, 1 to 3 HGET, 1 XADD, 1 HDEL, 1 or 2 ZREM, an HSET each for account,
---       member, tier, changed pack and kept ending (two for an account's period before); HGETALL
+-- cost: TIME, 1 or 2 HMGET, 2 to 5 HGET, 1 XADD, 1 HDEL, 1 or 2 ZREM, an HSET each for account,
+--       member, tier, changed pack and kept ending; HGETALL
 --       where there are packs, ZSCORE to expire, ZADD to keep. Loops over packs and thresholds.
 
 local meta_key, account_key, holds_key, leases_key, outbox_key, endings_key, packs_key, tier_key,

@@ -146,7 +146,7 @@ def test_whatever_is_in_a_well_formed_account(
     lua: Lua, kind: str, fields: dict[str, Value], tier: dict[str, int]
 ) -> None:
     lua.reserve()
-    lua.client.hset(lua.keys.account, mapping=fields)
+    lua.put(**fields)
     lua.client.hset(lua.keys.packs, mapping={"p": f"{LARGEST} {ENDS_MS}", "q": "0 1"})
     if tier:
         lua.client.hset(lua.tier, mapping=tier)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from gateway.core.identity import account_digest, member_digest, shard_of
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)
