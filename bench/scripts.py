@@ -32,7 +32,7 @@ _TAIL = (
     '"model":"gpt-4o-mini","price_id":"2026-11","prompt_tokens":100,"limit_tokens":100000}'
 )
 _EVENT = _TAIL * 3
-_NONE: tuple[str, ...] = ("",) * 6  # no limit beside the month's
+_NO_LIMITS = " " * 5  # none beside the month's
 
 
 class Server:
@@ -116,8 +116,9 @@ class Server:
             tier_key("free", keys.shard),
         )  # fmt: skip
         args = (
-            rid, keys.member(rid), 1, 1, self._starts, self._ends, 100, 50, 16, 1, 1000, 480,
-            60_000, 10**12, *_NONE, _TAIL, "",
+            rid, keys.member(rid),
+            f"1 1 {self._starts} {self._ends} 100 50 16 1 1000 480 60000 {10**12}",
+            _NO_LIMITS, _TAIL, "",
         )  # fmt: skip
         self._run("reserve", pipe, names, args)
 
@@ -129,7 +130,7 @@ class Server:
             of_shard.endings, keys.packs, tier_key("free", keys.shard),
         )  # fmt: skip
         args = (
-            rid, keys.member(rid), "settle", 1, self._starts, 120, 25_000, 10_000, 10**12, "",
+            rid, keys.member(rid), "settle", f"1 {self._starts} 120 25000 10000 {10**12}", "",
             "80 95 100", _EVENT, "",
         )  # fmt: skip
         self._run("settle", pipe, names, args)

@@ -2,7 +2,7 @@
 -- purpose: take back a charge that was counted twice: the ledger has its event already.
 -- promise: taken back once however often it is sent, and only where it was counted: an account that
 --          was brought back after that event never counted it.
--- prelude: values account packs tier charge outbox
+-- prelude: values amounts account packs spending tier charge outbox
 -- KEYS: 1 meta · 2 account · 3 holds · 4 kept endings · 5 packs · 6 tier
 --       7 account of the member (only where the payer is a team)
 -- ARGV: 1 rid of the correction · 2 member among the endings ("<account> <rid>")
@@ -12,8 +12,8 @@
 -- RETURNS: code, rid. Codes: 1 taken back · 0 not counted, or taken back before · -1 meta missing
 -- invariants: the figures are what they were without the event, whatever became of its packs since.
 --             Nothing goes to the outbox: the ledger counts the event once as it is.
--- cost: TIME, 1 or 2 HMGET, 3 to 7 HGET, 1 HGETALL where there are packs, 1 ZADD, an HSET each for
---       mark, account, member, tier, pack. Loops over packs.
+-- cost: TIME, 2 to 4 HMGET, 2 to 5 HGET, 1 HGETALL where there are packs, 1 ZADD, an HSET each for
+--       mark, account, member, tier, pack (two for an account's period before). Loops over packs.
 
 local meta_key, account_key, holds_key, endings_key, packs_key, tier_key, member_key = unpack(KEYS)
 local rid, lease_member, stream_id, tier_starts, split = ARGV[1], ARGV[2], ARGV[4], ARGV[8], ARGV[9]
@@ -41,7 +41,7 @@ local function take_back(packs)
 end
 
 if not (event_epoch and period and charge and cost and string.find(stream_id, '^%d+%-%d+$'))
-   or not are_given(8, 8) or rid == NONE or not take_back({}) then
+   or not (tier_starts == NONE or amount(tier_starts)) or rid == NONE or not take_back({}) then
   return redis.error_reply('ERR correct: an argument is not of its kind')
 end
 local epoch, now = read_meta(meta_key, ARGV[10])

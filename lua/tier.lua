@@ -4,7 +4,7 @@
 --           store_all(account, member, tier, held, held_nano_gbp, open, settled)
 -- invariants: a tier's settled + held <= its share after a grant; shares of all shards together are
 --             at most the tier's cap. Only its `c`, `e`, and its first `p` come from elsewhere.
--- cost: one HMGET, one HSET a tier; one HSET an account.
+-- cost: one HMGET, one HSET a tier; one or two HSET an account.
 
 -- The tier's sums in this shard; nil where the tier is not capped (no `starts`). Those of an older
 -- period count for nothing, and a tier of another epoch has nothing to give.

@@ -130,6 +130,22 @@ ARGUMENTS: Mapping[str, Mapping[str, Value]] = {
 }  # fmt: skip
 
 
+# Arguments that travel as one text, with single spaces between them: their first and their last.
+_JOINED = {
+    "reserve": (("rev", "limit"), ("member_limit", "tokens")),
+    "settle": (("epoch", "limit"),),
+}
+
+
+def _sent(name: str, args: Mapping[str, Value]) -> list[Value]:
+    """The arguments in their order, those joined that travel together."""
+    names, sent = list(ARGUMENTS[name]), [args[each] for each in ARGUMENTS[name]]
+    for first, last in reversed(_JOINED.get(name, ())):
+        begin, end = names.index(first), names.index(last) + 1
+        sent[begin:end] = [" ".join(str(value) for value in sent[begin:end])]
+    return sent
+
+
 def event_of(rid: str, charge: int, cost: int) -> bytes:
     """The event a gateway sends along with a charge."""
     return encode_event(
@@ -196,7 +212,7 @@ class Lua:
         if "lease_member" in args:
             args["lease_member"] = self.keys.member(str(args["rid"]))
         keys = self._script_keys[name]
-        reply = self.client.evalsha(self._shas[name], len(keys), *keys, *args.values())
+        reply = self.client.evalsha(self._shas[name], len(keys), *keys, *_sent(name, args))
         return [item.decode() if isinstance(item, bytes) else item for item in reply]
 
     def reserve(self, rid: Value = RID, **changes: Value) -> Reserved:
