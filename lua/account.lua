@@ -5,7 +5,8 @@
 --           store(a, held, held_nano_gbp, open)
 -- invariants: a field that is missing is 0; a period never goes back, and only one that is over
 --             gives way to the next.
--- cost: for each account one HMGET and one HSET; one HSET more where the period before changes.
+-- cost: for each account one HMGET and one HSET; one HGET while it is being hydrated, one HSET more
+--       where the period before changes.
 
 local EIGHT = '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$'
 
@@ -15,7 +16,7 @@ local function read_account(key)
   if not found[1] then
     return false
   end
-  local epoch, rev, starts, ends, adjusted, packs, allowance, token = string.match(found[1], EIGHT)
+  local epoch, rev, starts, ends, adjusted, packs, allowance, awaits = string.match(found[1], EIGHT)
   local settled, from_packs, nano_gbp, seq, warned, held, open, held_nano_gbp =
     string.match(found[2], EIGHT)
   local account = { -- sixteen fields: one more would double the table
@@ -24,8 +25,8 @@ local function read_account(key)
     settled = settled + 0, from_packs = from_packs + 0, nano_gbp = nano_gbp + 0, seq = seq + 0,
     warned = warned + 0, held = held + 0, open = open + 0, held_nano_gbp = held_nano_gbp + 0,
   }
-  if token ~= '-' then
-    account.hydrating = token
+  if awaits ~= '0' then
+    account.hydrating = redis.call('HGET', key, 'y')
   end
   return account
 end
@@ -70,8 +71,8 @@ local function store(a, held, held_nano_gbp, open)
     redis.call('HSET', a.key, 'u', use)
   else
     redis.call('HSET', a.key, 'u', use, 'a', string.format(
-      '%d %d %d %d %d %d %d %s', a.epoch, a.rev, a.starts, a.ends, a.adjusted, a.packs,
-      a.allowance, a.hydrating or '-'))
+      '%d %d %d %d %d %d %d %d', a.epoch, a.rev, a.starts, a.ends, a.adjusted, a.packs,
+      a.allowance, a.hydrating and 1 or 0))
   end
   if a.last then
     redis.call('HSET', a.key, 'l', string.format('%d %d %d', a.last.starts, a.last.used,

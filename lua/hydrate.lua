@@ -11,10 +11,10 @@
 -- RETURNS: code, token, stream id, epoch, period start. Codes: 1 begun (or joined) · 2 in force
 --          3 finished · 4 the sums are older than what was projected meanwhile: read them again
 --          0 another finished first · -1 meta missing
--- invariants: the token marks an account whose sums are still in the ledger only; those of
+-- invariants: `y`, the token, marks an account whose sums are still in the ledger only; those of
 --             events up to `b`, the stream id at its begin, are added once.
--- cost: TIME, 2 HMGET, 1 HGET; to finish 1 HSET, and 1 HSET a pack, 1 HDEL a pack that is gone; to
---       begin 1 EXISTS, 1 XINFO, 1 HGETALL, 1 DEL, 2 HSET, and 1 HSET an open hold. Loops over both.
+-- cost: TIME, 2 HMGET, 1 or 2 HGET; to finish 1 HSET, 1 HDEL, and 1 HSET a pack; to begin 1 EXISTS,
+--       1 XINFO, 1 HGETALL, 1 DEL, 2 HSET, and 1 HSET an open hold. Loops over packs and holds.
 
 local meta_key, account_key, packs_key, outbox_key, holds_key = unpack(KEYS)
 local step, token = ARGV[1], ARGV[4]
@@ -52,6 +52,7 @@ if step == 'finish' then
   account.rev, account.hydrating, account.is_restated = rev, nil, true
   merge_packs(packs_key, account, told, {})
   store(account, 0, 0, 0)
+  redis.call('HDEL', account_key, 'y')
   return { 3, token, base, epoch, account.starts }
 end
 
@@ -66,7 +67,7 @@ for place = 1, #kept, 2 do
   end
 end
 redis.call('DEL', account_key, packs_key)
-redis.call('HSET', account_key, 'b', newest)
+redis.call('HSET', account_key, 'b', newest, 'y', token)
 store({ key = account_key, epoch = epoch, rev = 0, starts = ARGV[2] + 0, ends = ARGV[3] + 0,
         adjusted = 0, packs = 0, allowance = 0, hydrating = token, settled = 0, from_packs = 0,
         nano_gbp = 0, seq = 0, warned = 0, held = 0, open = 0, held_nano_gbp = 0,

@@ -134,7 +134,7 @@ LARGEST = 10**15 - 1
         {"s": LARGEST, "f": LARGEST, "k": 1, "al": 100_000},
         {"s": 5, "f": 3, "adj": 4, "k": 9, "l": "1 -5 7"},
         {"k": 0, "f": 50, "h": 0, "n": 0, "gh": 0},
-        {"q": LARGEST, "y": "1:1:0-0", "r": LARGEST},
+        {"q": LARGEST, "awaits": 1, "y": "1:1:0-0", "r": LARGEST},
         {"ps": ENDS_MS, "pe": ENDS_MS + 5, "l": f"{STARTS_MS} -30 0"},
         {"ps": ENDS_MS, "pe": ENDS_MS + 5, "k": 1},
         {"mr": "0 0", "mt": f"{LARGEST} {LARGEST}"},
