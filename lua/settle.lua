@@ -19,8 +19,8 @@
 --             again; the outbox gets one event a charge, numbered without gaps within the account.
 --             A release leaves a mark: a reserve that comes late, or twice, must find it.
 -- cost: 1 to 3 HMGET, 2 to 4 HGET, XADD, HDEL, 1 or 2 ZREM, an HSET each for account (two with its
---       period before), member, tier, changed pack, kept ending; HGETALL where there are packs, TIME
---       and ZADD to keep an ending, ZSCORE to expire. Loops over packs and thresholds.
+--       period before), member, tier, changed pack, kept ending; HGETALL if there are packs; TIME
+--       and ZADD to keep an ending; ZSCORE to expire. Loops over packs and thresholds.
 
 local meta_key, account_key, holds_key, leases_key, outbox_key, endings_key, packs_key, tier_key,
   member_key = unpack(KEYS)

@@ -14,6 +14,7 @@ PARTS = {
     "u": ("s", "f", "g", "q", "w", "h", "n", "gh"),
 }
 
+
 def fields_of(stored: Mapping[bytes, bytes]) -> dict[str, bytes]:
     """The fields by name, parts among them."""
     found = {name.decode(): value for name, value in stored.items()}
