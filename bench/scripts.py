@@ -2,14 +2,16 @@
 
 `python bench/scripts.py 1000 100000 1000000` fills a Redis of its own with so many accounts and
 then times calls of users drawn at random. Time is the server's own count (INFO commandstats) over
-pipelined calls; an empty script and a plain HGET in the same run tell how fast the machine is. No
-limit beside the month's is set.
+pipelined calls, the median of batches. In turn with each batch run two scripts that make the same
+Redis calls with values of the same sizes, but know no rule: what ours take beyond these is their
+own, and the ratio is what another machine can be held to. No limit beside the month's is set.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+import statistics
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -19,7 +21,7 @@ from typing import Any
 import redis
 
 from gateway.adapters.embedded import start_redis
-from gateway.adapters.redis_store.keys import account_keys, shard_keys, tier_key
+from gateway.adapters.redis_store.keys import SCHEMA_VERSION, account_keys, shard_keys, tier_key
 from gateway.adapters.redis_store.scripts import load_scripts, lua_folder
 
 SHARDS = 16
@@ -32,7 +34,34 @@ _TAIL = (
     '"model":"gpt-4o-mini","price_id":"2026-11","prompt_tokens":100,"limit_tokens":100000}'
 )
 _EVENT = _TAIL * 3
-_NONE: tuple[str, ...] = ("",) * 6  # no limit beside the month's
+_NO_LIMITS = " " * 5  # none beside the month's
+_RULED, _BARE = ("reserve", "settle"), ("bare reserve", "bare settle")
+_USE_HELD, _USE_FREE = "120 0 25000 1 0 150 1 25000", "240 0 50000 2 0 0 0 0"
+
+# Same keys, arguments, commands and sizes as ours, and a reply as long; nothing is decided.
+_BARE_SCRIPTS = {
+    "bare reserve": f"""#!lua
+redis.call('TIME')
+redis.call('HMGET', KEYS[1], 'e', 'u')
+redis.call('HMGET', KEYS[2], 'a', 'u')
+redis.call('HGET', KEYS[3], ARGV[1])
+redis.call('ZADD', KEYS[4], '1790000060000', ARGV[2])
+redis.call('HSET', KEYS[3], ARGV[1], 'h 50 150 25000 1790000000000 1790000000000 0 ' .. ARGV[5])
+redis.call('HSET', KEYS[2], 'u', '{_USE_HELD}')
+return {{1, ARGV[1], 50, 150, 25000, 120, 150, 1e12, 0, 25000, 1e12, 1e12, 1e12, 0, 1, 1, 1}}
+""",
+    "bare settle": f"""#!lua flags=allow-oom
+redis.call('HGET', KEYS[1], 'e')
+redis.call('HMGET', KEYS[2], 'a', 'u')
+redis.call('HGET', KEYS[3], ARGV[1])
+local id = redis.call('XADD', KEYS[5], '*', 'e', ARGV[7],
+                      'b', '1 2 1790000000000 150 120 0 0 0 0 0 0 0 -')
+redis.call('HDEL', KEYS[3], ARGV[1])
+redis.call('HSET', KEYS[2], 'u', '{_USE_FREE}')
+redis.call('ZREM', KEYS[4], ARGV[2])
+return {{1, ARGV[1], 240, 0, 1e12, 0, 120, 0, 0, id, 1}}
+""",
+}
 
 
 class Server:
@@ -42,6 +71,8 @@ class Server:
         self.client: Any = redis.Redis.from_url(url, protocol=2)
         sources = load_scripts(lua_folder())
         self._shas = {name: self.client.script_load(each.source) for name, each in sources.items()}
+        for name, source in _BARE_SCRIPTS.items():
+            self._shas[name] = self.client.script_load(source)
         self._empty = self.client.script_load("#!lua\nreturn 1")
         now_ms = int(self.client.time()[0]) * 1000
         self._starts, self._ends = now_ms - _DAY_MS, now_ms + 29 * _DAY_MS
@@ -49,7 +80,10 @@ class Server:
         for shard in range(SHARDS):
             keys = shard_keys(shard)
             self._run(
-                "open", self.client, (keys.meta, keys.outbox), (1, SHARDS, 2, "0-0", 0, "", "")
+                "open",
+                self.client,
+                (keys.meta, keys.outbox),
+                (1, SHARDS, SCHEMA_VERSION, "0-0", 0, "", ""),
             )
 
     def fill(self, first: int, last: int) -> None:
@@ -67,24 +101,30 @@ class Server:
         tokens = {user: reply[1] for user, reply in zip(users, begun, strict=True)}
         self._each(users, lambda pipe, user: self._hydrate(pipe, user, "finish", tokens[user]))
 
-    def time(self, users: int) -> tuple[float, float]:
-        """Microseconds of a reserve and of a settle, users drawn at random."""
-        taken_us = {"reserve": 0.0, "settle": 0.0}
+    def time(self, users: int) -> dict[str, float]:
+        """Microseconds of a reserve and a settle, and of their bare calls; users at random."""
+        taken_us: dict[str, list[float]] = {kind: [] for kind in _RULED + _BARE}
+        ran: dict[str, dict[str, int]] = {}
         for _ in range(TIMED_CALLS // _AT_ONCE):
             chosen = random.sample(range(users), min(_AT_ONCE, users))
-            for kind in taken_us:
-                self.client.config_resetstat()
-                self._half_call(chosen, kind)
-                taken_us[kind] += self.client.info("commandstats")["cmdstat_evalsha"]["usec"]
-            self._calls += _AT_ONCE
-        return taken_us["reserve"] / TIMED_CALLS, taken_us["settle"] / TIMED_CALLS
+            for kinds in (_RULED, _BARE):
+                for kind in kinds:
+                    self.client.config_resetstat()
+                    self._half_call(chosen, kind)
+                    stats = self.client.info("commandstats")
+                    taken_us[kind].append(stats["cmdstat_evalsha"]["usec_per_call"])
+                    ran[kind] = {name: told["calls"] for name, told in stats.items()}
+                self._calls += _AT_ONCE
+        for ruled, bare in zip(_RULED, _BARE, strict=True):
+            assert ran[ruled] == ran[bare], f"{bare} does not make the calls of {ruled}: {ran}"
+        return {kind: statistics.median(each) for kind, each in taken_us.items()}
 
     def yardstick(self) -> tuple[float, float]:
         """Microseconds of an empty script and of HGET of one field."""
         key = account_keys("u0", SHARDS).account
         self.client.config_resetstat()
         self._each(range(_AT_ONCE * 10), lambda pipe, _: pipe.evalsha(self._empty, 0))
-        self._each(range(_AT_ONCE * 10), lambda pipe, _: pipe.hget(key, "s"))
+        self._each(range(_AT_ONCE * 10), lambda pipe, _: pipe.hget(key, "u"))
         stats = self.client.info("commandstats")
         return stats["cmdstat_evalsha"]["usec_per_call"], stats["cmdstat_hget"]["usec_per_call"]
 
@@ -94,11 +134,11 @@ class Server:
         self._calls += _AT_ONCE
 
     def _half_call(self, users: Iterable[int], kind: str) -> None:
-        work = self._reserve if kind == "reserve" else self._settle
+        work = self._reserve if kind.endswith("reserve") else self._settle
         places = list(enumerate(users, self._calls))
         pipe = self.client.pipeline(transaction=False)
         for place, user in places:
-            work(pipe, user, f"01a0b1c2-d3e4-7f00-8000-{place:012d}")
+            work(pipe, user, f"01a0b1c2-d3e4-7f00-8000-{place:012d}", kind)
         codes = {reply[0] for reply in pipe.execute()}
         assert codes == {1}, codes
 
@@ -108,7 +148,7 @@ class Server:
         args = (step, self._starts, self._ends, token, 0, 0, 0, 0, 1, "", "")
         self._run("hydrate", pipe, names, args)
 
-    def _reserve(self, pipe: Any, user: int, rid: str) -> None:
+    def _reserve(self, pipe: Any, user: int, rid: str, script: str) -> None:
         keys = account_keys(f"u{user}", SHARDS)
         of_shard = keys.of_shard
         names = (
@@ -116,12 +156,13 @@ class Server:
             tier_key("free", keys.shard),
         )  # fmt: skip
         args = (
-            rid, keys.member(rid), 1, 1, self._starts, self._ends, 100, 50, 16, 1, 1000, 480,
-            60_000, 10**12, *_NONE, _TAIL, "",
+            rid, keys.member(rid),
+            f"1 1 {self._starts} {self._ends} 100 50 16 1 1000 480 60000 {10**12}",
+            _NO_LIMITS, _TAIL, "",
         )  # fmt: skip
-        self._run("reserve", pipe, names, args)
+        self._run(script, pipe, names, args)
 
-    def _settle(self, pipe: Any, user: int, rid: str) -> None:
+    def _settle(self, pipe: Any, user: int, rid: str, script: str) -> None:
         keys = account_keys(f"u{user}", SHARDS)
         of_shard = keys.of_shard
         names = (
@@ -129,10 +170,10 @@ class Server:
             of_shard.endings, keys.packs, tier_key("free", keys.shard),
         )  # fmt: skip
         args = (
-            rid, keys.member(rid), "settle", 1, self._starts, 120, 25_000, 10_000, 10**12, "",
+            rid, keys.member(rid), "settle", f"1 {self._starts} 120 25000 10000 {10**12}", "",
             "80 95 100", _EVENT, "",
         )  # fmt: skip
-        self._run("settle", pipe, names, args)
+        self._run(script, pipe, names, args)
 
     def _run(self, name: str, on: Any, names: Sequence[str], args: Sequence[Any]) -> None:
         on.evalsha(self._shas[name], len(names), *names, *args)
@@ -153,17 +194,19 @@ async def main(sizes: Sequence[int]) -> None:
             server.client.config_set("appendonly", "no")
             empty_bytes, filled = server.client.info("memory")["used_memory"], 0
             print(f"{redis_server.engine}; microseconds a call, as the server counts them")
-            print("users      reserve  settle  both  empty script  hget  bytes a user")
+            print("users      reserve  settle  both  bare calls  ratio  empty  hget  bytes a user")
             for size in sorted(sizes):
                 server.fill(filled, size)
                 filled = size
                 taken = server.client.info("memory")["used_memory"] - empty_bytes
-                reserve_us, settle_us = server.time(size)
+                taken_us = server.time(size)
                 script_us, hget_us = server.yardstick()
-                both_us = reserve_us + settle_us
+                both_us = taken_us["reserve"] + taken_us["settle"]
+                bare_us = taken_us["bare reserve"] + taken_us["bare settle"]
                 print(
-                    f"{size:<9,}  {reserve_us:7.1f}  {settle_us:6.1f}  {both_us:4.0f}"
-                    f"  {script_us:12.2f}  {hget_us:4.2f}  {taken / size:12.0f}",
+                    f"{size:<9,}  {taken_us['reserve']:7.1f}  {taken_us['settle']:6.1f}"
+                    f"  {both_us:4.0f}  {bare_us:10.0f}  {both_us / bare_us:5.2f}"
+                    f"  {script_us:5.2f}  {hget_us:4.2f}  {taken / size:12.0f}",
                     flush=True,
                 )
         finally:

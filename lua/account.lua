@@ -1,24 +1,34 @@
 -- purpose: the prelude of scripts that read or change an account.
 -- promise: an account is read once and written once a call.
--- PROVIDES: read_account(key), in_force(account, epoch), roll(account, now, starts, ends),
---           against_allowance(account), last_period(account),
+-- PROVIDES: EIGHT, read_account(key), in_force(account, epoch), against_allowance(account),
+--           roll(account, now, starts, ends), restate_allowance(account, tokens),
 --           store(a, held, held_nano_gbp, open)
 -- invariants: a field that is missing is 0; a period never goes back, and only one that is over
 --             gives way to the next.
--- cost: for each account one HMGET of 16 fields and one HSET; the period before one HGET and one
---       more HSET.
+-- cost: for each account one HMGET and one HSET; one HGET while it is being hydrated, one HSET more
+--       where the period before changes.
+
+local EIGHT = '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$'
 
 -- The account with its numbers under their names; false when there is none.
 local function read_account(key)
-  local f = redis.call('HMGET', key, 'e', 'r', 'ps', 'pe', 's', 'f', 'adj', 'h', 'n', 'g', 'gh',
-                       'q', 'al', 'k', 'w', 'y')
-  return f[1] and {
-    key = key, epoch = f[1] + 0, rev = (f[2] or 0) + 0, starts = f[3] + 0, ends = f[4] + 0,
-    settled = (f[5] or 0) + 0, from_packs = (f[6] or 0) + 0, adjusted = (f[7] or 0) + 0,
-    held = (f[8] or 0) + 0, open = (f[9] or 0) + 0, nano_gbp = (f[10] or 0) + 0,
-    held_nano_gbp = (f[11] or 0) + 0, seq = (f[12] or 0) + 0, allowance = (f[13] or 0) + 0,
-    packs = (f[14] or 0) + 0, warned = (f[15] or 0) + 0, hydrating = f[16],
+  local found = redis.call('HMGET', key, 'a', 'u')
+  if not found[1] then
+    return false
+  end
+  local epoch, rev, starts, ends, adjusted, packs, allowance, awaits = string.match(found[1], EIGHT)
+  local settled, from_packs, nano_gbp, seq, warned, held, open, held_nano_gbp =
+    string.match(found[2], EIGHT)
+  local account = { -- sixteen fields: one more would double the table
+    key = key, epoch = epoch + 0, rev = rev + 0, starts = starts + 0, ends = ends + 0,
+    adjusted = adjusted + 0, packs = packs + 0, allowance = allowance + 0,
+    settled = settled + 0, from_packs = from_packs + 0, nano_gbp = nano_gbp + 0, seq = seq + 0,
+    warned = warned + 0, held = held + 0, open = open + 0, held_nano_gbp = held_nano_gbp + 0,
   }
+  if awaits ~= '0' then
+    account.hydrating = redis.call('HGET', key, 'y')
+  end
+  return account
 end
 
 -- True for an account of this epoch: older ones were made before the server lost data.
@@ -41,29 +51,31 @@ local function roll(account, now, starts, ends)
                    allowance = account.allowance }
   account.starts, account.ends = starts, ends
   account.settled, account.from_packs, account.adjusted = 0, 0, 0
-  account.nano_gbp, account.warned = 0, 0
+  account.nano_gbp, account.warned, account.is_restated = 0, 0, true
 end
 
--- The figures of the period before: its start, what was used of its allowance, and that.
-local function last_period(account)
-  local starts, used, allowance =
-    string.match(redis.call('HGET', account.key, 'l') or '0 0 0', '^(%d+) (-?%d+) (%d+)$')
-  account.last = { starts = starts + 0, used = used + 0, allowance = allowance + 0 }
-  return account.last
+-- Note the allowance that a call was granted under.
+local function restate_allowance(account, tokens)
+  if account.allowance ~= tokens then
+    account.allowance, account.is_restated = tokens, true
+  end
 end
 
 -- Write what this call has changed, and what open holds hold by now: absolute values, which cannot
--- fail. Most calls change neither the period nor the one before.
+-- fail. Most calls change only what is used.
 local function store(a, held, held_nano_gbp, open)
   a.held, a.open, a.held_nano_gbp = a.held + held, a.open + open, a.held_nano_gbp + held_nano_gbp
-  if not (a.is_charged or a.last) then
-    redis.call('HSET', a.key, 'h', a.held, 'n', a.open, 'gh', a.held_nano_gbp, 'al', a.allowance)
-    return
+  local use = string.format('%d %d %d %d %d %d %d %d', a.settled, a.from_packs, a.nano_gbp, a.seq,
+                            a.warned, a.held, a.open, a.held_nano_gbp)
+  if not a.is_restated then
+    redis.call('HSET', a.key, 'u', use)
+  else
+    redis.call('HSET', a.key, 'u', use, 'a', string.format(
+      '%d %d %d %d %d %d %d %d', a.epoch, a.rev, a.starts, a.ends, a.adjusted, a.packs,
+      a.allowance, a.hydrating and 1 or 0))
   end
-  redis.call('HSET', a.key, 'h', a.held, 'n', a.open, 'gh', a.held_nano_gbp, 'al', a.allowance,
-             's', a.settled, 'f', a.from_packs, 'g', a.nano_gbp, 'q', a.seq, 'w', a.warned)
   if a.last then
-    redis.call('HSET', a.key, 'ps', a.starts, 'pe', a.ends, 'adj', a.adjusted, 'l',
-               string.format('%d %d %d', a.last.starts, a.last.used, a.last.allowance))
+    redis.call('HSET', a.key, 'l', string.format('%d %d %d', a.last.starts, a.last.used,
+                                                 a.last.allowance))
   end
 end

@@ -1,15 +1,28 @@
 -- purpose: the prelude of scripts that charge: what was held or booked, who pays, what was crossed.
 -- promise: nothing is written here; what is told can be written without failing.
--- PROVIDES: NOTHING_BOOKED, read_counted(epoch, key), read_ending(text),
+-- PROVIDES: read_charge(text), read_counted(epoch, key), read_ending(text), last_period(account),
 --           pay(account, packs, period, change, since, split, of_hold),
 --           count(account, period, tokens, from_packs, nano_gbp),
 --           crossed(account, period, thresholds)
 -- invariants: a charge is paid by the allowance of its period, then by packs, then by the allowance
 --             again, which is overdrawn. What is taken back goes to the packs that paid it first.
--- cost: what it costs to read an account, and for another period than the running one the period
---       before. Loops over packs and thresholds.
+-- cost: what it costs to read an account, and for another period than the running one one HGET.
+--       Loops over packs and thresholds.
 
-local NOTHING_BOOKED = { tokens = 0, nano_gbp = 0, split = '-' }
+-- What an ending is told to charge: epoch of the hold, start of its period, tokens, nano-GBP, grace
+-- and allowance; nil when it is told otherwise.
+local function read_charge(text)
+  local epoch, period, tokens, nano_gbp, grace_ms, allowance =
+    string.match(text, '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$')
+  if not allowance then
+    return nil
+  end
+  epoch, period, tokens, nano_gbp = epoch + 0, period + 0, tokens + 0, nano_gbp + 0
+  grace_ms, allowance = grace_ms + 0, allowance + 0
+  if math.max(epoch, period, tokens, nano_gbp, grace_ms, allowance) < LARGE then
+    return epoch, period, tokens, nano_gbp, grace_ms, allowance
+  end
+end
 
 -- The account if it is in force. One that is not counts nothing: hydration will read the ledger.
 local function read_counted(epoch, key)
@@ -33,6 +46,14 @@ local function read_ending(text)
            since = since + 0, split = split }
   end
   return state and { state = state }
+end
+
+-- The figures of the period before: its start, what was used of its allowance, and that.
+local function last_period(account)
+  local starts, used, allowance =
+    string.match(redis.call('HGET', account.key, 'l') or '0 0 0', '^(%d+) (-?%d+) (%d+)$')
+  account.last = { starts = starts + 0, used = used + 0, allowance = allowance + 0 }
+  return account.last
 end
 
 -- How much of a change packs pay, and the split of it. `split` is what they paid before,
@@ -65,7 +86,6 @@ local function count(account, period, tokens, from_packs, nano_gbp)
   if not account then
     return
   end
-  account.is_charged = true
   if period == account.starts then
     account.settled = account.settled + tokens
     account.from_packs = account.from_packs + from_packs

@@ -2,7 +2,7 @@
 -- purpose: take back a charge that was counted twice: the ledger has its event already.
 -- promise: taken back once however often it is sent, and only where it was counted: an account that
 --          was brought back after that event never counted it.
--- prelude: values account packs tier charge outbox
+-- prelude: values amounts account packs spending tier charge outbox
 -- KEYS: 1 meta · 2 account · 3 holds · 4 kept endings · 5 packs · 6 tier
 --       7 account of the member (only where the payer is a team)
 -- ARGV: 1 rid of the correction · 2 member among the endings ("<account> <rid>")
@@ -41,7 +41,7 @@ local function take_back(packs)
 end
 
 if not (event_epoch and period and charge and cost and string.find(stream_id, '^%d+%-%d+$'))
-   or not are_given(8, 8) or rid == NONE or not take_back({}) then
+   or not (tier_starts == NONE or amount(tier_starts)) or rid == NONE or not take_back({}) then
   return redis.error_reply('ERR correct: an argument is not of its kind')
 end
 local epoch, now = read_meta(meta_key, ARGV[10])

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- purpose: lengthen the lease of an open hold and note how far its answer has come.
 -- promise: an ended hold stays ended; progress never falls; repeating only renews the lease.
--- prelude: values
+-- prelude: values amounts
 -- KEYS: 1 holds · 2 leases
 -- ARGV: 1 rid · 2 member ("<account> <rid>") · 3 progress, tokens · 4 lease ms
 -- RETURNS: code, rid. Codes: 1 extended · 0 no open hold of this rid

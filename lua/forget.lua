@@ -7,7 +7,7 @@
 -- ARGV: 1 now ms (only where meta says clock = test), else ''
 -- RETURNS: code. Codes: 1 removed · 0 stays · -1 meta missing
 -- invariants: nothing is lost: the ledger has, or will have, every event of the account.
--- cost: TIME, 2 HMGET, 1 DEL. No loop.
+-- cost: TIME, 2 HMGET, 1 HGET in tests, 1 DEL. No loop.
 
 local meta_key, account_key, packs_key = KEYS[1], KEYS[2], KEYS[3]
 local epoch, now = read_meta(meta_key, ARGV[1])

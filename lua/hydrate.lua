@@ -2,7 +2,7 @@
 -- purpose: bring a missing account back from the ledger, in two steps.
 -- promise: what is settled between the steps is counted once; of several gateways one finishes;
 --          an account in force is never touched.
--- prelude: values account told outbox
+-- prelude: values amounts account told outbox
 -- KEYS: 1 meta · 2 account · 3 packs · 4 outbox · 5 holds (only for a payer)
 -- ARGV: 1 step: begin | finish · 2 period start ms · 3 period end ms · 4 token (finish)
 --       5 settled tokens · 6 of these from packs · 7 adjusted tokens, signed · 8 cost nano-GBP
@@ -13,8 +13,8 @@
 --          0 another finished first · -1 meta missing
 -- invariants: `y`, the token, marks an account whose sums are still in the ledger only; those of
 --             events up to `b`, the stream id at its begin, are added once.
--- cost: TIME, 2 HMGET, 1 HGET; to finish 2 or 3 HSET, 1 HDEL, and 1 HSET a pack; to begin 1 EXISTS,
---       1 XINFO, 1 HGETALL, 1 DEL, 1 HSET, and 1 HSET a hold of an older epoch. Loops over both.
+-- cost: TIME, 2 HMGET, 1 or 2 HGET; to finish 1 HSET, 1 HDEL, and 1 HSET a pack; to begin 1 EXISTS,
+--       1 XINFO, 1 HGETALL, 1 DEL, 2 HSET, and 1 HSET an open hold. Loops over packs and holds.
 
 local meta_key, account_key, packs_key, outbox_key, holds_key = unpack(KEYS)
 local step, token = ARGV[1], ARGV[4]
@@ -48,10 +48,10 @@ if step == 'finish' then
     return { 4, token, base, epoch, account.starts }
   end
   account.settled, account.from_packs = account.settled + settled, account.from_packs + from_packs
-  account.nano_gbp, account.is_charged = account.nano_gbp + cost, true
+  account.nano_gbp, account.adjusted = account.nano_gbp + cost, adjusted
+  account.rev, account.hydrating, account.is_restated = rev, nil, true
   merge_packs(packs_key, account, told, {})
   store(account, 0, 0, 0)
-  redis.call('HSET', account_key, 'r', rev, 'adj', adjusted, 'k', account.packs)
   redis.call('HDEL', account_key, 'y')
   return { 3, token, base, epoch, account.starts }
 end
@@ -67,5 +67,9 @@ for place = 1, #kept, 2 do
   end
 end
 redis.call('DEL', account_key, packs_key)
-redis.call('HSET', account_key, 'e', epoch, 'ps', ARGV[2], 'pe', ARGV[3], 'b', newest, 'y', token)
+redis.call('HSET', account_key, 'b', newest, 'y', token)
+store({ key = account_key, epoch = epoch, rev = 0, starts = ARGV[2] + 0, ends = ARGV[3] + 0,
+        adjusted = 0, packs = 0, allowance = 0, hydrating = token, settled = 0, from_packs = 0,
+        nano_gbp = 0, seq = 0, warned = 0, held = 0, open = 0, held_nano_gbp = 0,
+        is_restated = true }, 0, 0, 0)
 return { 1, token, newest, epoch, ARGV[2] + 0 }

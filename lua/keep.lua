@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- purpose: replace, renew or remove what a call has put under its idempotency key.
 -- promise: what another call has there stays; renewing never makes anew what is gone.
--- prelude: values
+-- prelude: values amounts
 -- KEYS: 1 what is remembered under the key
 -- ARGV: 1 rid · 2 the call's mark, byte by byte as it was when the call began
 --       3 what comes in its place; the mark again renews it, '' removes it

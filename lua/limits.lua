@@ -1,44 +1,70 @@
 -- purpose: the prelude of scripts that know limits: of a period, and of a minute.
 -- promise: nothing is written; a bucket drains by the server's clock only.
--- PROVIDES: most_output(account, member, tier, packs_left, ask), pour(bucket, limit, units, now),
---           minute(key, requests, tokens, hold, now)
+-- PROVIDES: NO_LIMITS, read_limits(text), narrowed(output, least, left, held, fixed, each),
+--           most_output(account, member, tier, packs_left, ask),
+--           pour(bucket, limit, units, now), minute(key, requests, tokens, hold, now)
 -- invariants: a bucket is "level at_ms": 60,000 a unit. It loses the limit each millisecond, and
 --             takes nothing that would bring it over limit x 60,000: so in any t seconds at most
 --             limit + limit x t / 60 units pass. A limit above 10^12 counts as that.
 -- cost: one HGET a bucket.
 
+local NO_LIMITS = '     ' -- as text, with single spaces between the six
+
+-- The six limits that a call may have beside the month's, as text, '' for one that is not set; nil
+-- when they are told otherwise.
+local function read_limits(text)
+  if text == NO_LIMITS then
+    return NONE, NONE, NONE, NONE, NONE, NONE
+  end
+  for number in string.gmatch(text, '%d+') do
+    if not amount(number) then
+      return nil
+    end
+  end
+  return string.match(text, '^(%d*) (%d*) (%d*) (%d*) (%d*) (%d*)$')
+end
+
+-- The output that fits one limit as well: below the least where it does so only once open holds
+-- end, nil where not even then. `fixed` is what a call takes without output, `each` what one token
+-- of output of every choice takes: in tokens, or in nano-GBP.
+local function narrowed(output, least, left, held, fixed, each)
+  if fixed + least * each > left then
+    return nil
+  end
+  local room = left - held - fixed
+  return output * each > room and math.floor(room / each) or output
+end
+
 -- The most output a choice that fits every limit of a period. Where not even the least fits: the
 -- code of the limit instead; -11 when it will fit once open holds end.
 local function most_output(account, member, tier, packs_left, ask)
-  local prompt, each, output = ask.prompt, ask.choices, ask.wanted
-  -- code, what is left, what open holds have of that, what a call takes of it without output, what
-  -- one token of output of every choice takes: in tokens, or in nano-GBP
-  local limits = { { -10, math.max(0, ask.limit - against_allowance(account)) + packs_left,
-                     account.held, prompt, each } }
+  local prompt, each, least = ask.prompt, ask.choices, ask.least
+  local output = narrowed(ask.wanted, least, packs_left + math.max(0, ask.limit -
+                          against_allowance(account)), account.held, prompt, each)
+  if not output then
+    return -10
+  end
   if member and ask.member_limit ~= NONE then
-    limits[2] = { -12, ask.member_limit - against_allowance(member), member.held, prompt, each }
+    output = narrowed(output, least, ask.member_limit - against_allowance(member), member.held,
+                      prompt, each)
+    if not output then
+      return -12
+    end
   end
   if tier then
-    limits[#limits + 1] = { -13, tier.share - tier.settled, tier.held, prompt, each }
+    output = narrowed(output, least, tier.share - tier.settled, tier.held, prompt, each)
+    if not output then
+      return -13
+    end
   end
   if ask.budget ~= NONE then
-    limits[#limits + 1] = { -14, ask.budget - account.nano_gbp, account.held_nano_gbp,
-                            ask.prompt_cost, each * ask.output_cost }
-  end
-  for _, limit in ipairs(limits) do
-    if limit[4] + ask.least * limit[5] > limit[2] then
-      return limit[1]
+    output = narrowed(output, least, ask.budget - account.nano_gbp, account.held_nano_gbp,
+                      ask.prompt_cost, each * ask.output_cost)
+    if not output then
+      return -14
     end
   end
-  for _, limit in ipairs(limits) do
-    local room = limit[2] - limit[3] - limit[4]
-    if ask.least * limit[5] > room then
-      return -11
-    elseif output * limit[5] > room then
-      output = math.floor(room / limit[5])
-    end
-  end
-  return output
+  return output < least and -11 or output
 end
 
 -- The bucket with `units` more in it, and in how many milliseconds it can take them (0: now).

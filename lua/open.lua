@@ -4,7 +4,7 @@
 -- promise: an epoch that is reached stays; a new one begins with the outbox past everything the
 --          ledger has seen, and with a quiet time, in which nothing is reserved until those who are
 --          awaited have brought back what they know.
--- prelude: values outbox
+-- prelude: values amounts outbox
 -- KEYS: 1 meta · 2 outbox
 -- ARGV: 1 epoch · 2 number of shards · 3 schema version · 4 ledger's cursor (a stream id)
 --       5 quiet ms at most · 6 ids of the gateways awaited, with spaces between them

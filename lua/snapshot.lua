@@ -8,7 +8,7 @@
 --          start, period end, revision, epoch, stream id, packs ("id left ends_ms,…").
 --          Codes: 1 read · 0 no account in force · -1 meta missing
 -- invariants: none of its own.
--- cost: 1 HGET, 1 HMGET, 1 HGETALL where there are packs, 1 EXISTS, 1 XINFO. Loops over packs.
+-- cost: 1 or 2 HGET, 1 HMGET, 1 HGETALL where there are packs, 1 EXISTS, 1 XINFO. Loops over packs.
 
 local meta_key, account_key, packs_key, outbox_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local epoch = redis.call('HGET', meta_key, 'e')

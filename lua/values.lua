@@ -1,40 +1,17 @@
--- purpose: the prelude of every script: numbers as arguments, the shard's meta, and the time.
+-- purpose: the prelude of every script: what an amount is, the shard's meta, and the time.
 -- promise: nothing is read but meta and the clock, each once; nothing is written.
--- PROVIDES: NONE, are_amounts(first, last), are_given(first, last), amount(text), signed(text),
---           server_ms(clock, test_now), read_meta(key, test_now)
+-- PROVIDES: NONE, LARGE, amount(text), server_ms(clock, test_now),
+--           read_epoch(key, test_now), read_meta(key, test_now)
 -- invariants: amounts are whole, from 0 to below 10^15; sums of them stay below 2^53, where Lua's
 --             numbers are exact. `..` would print them with an exponent: write them with %d.
--- cost: one TIME; meta one HMGET.
+-- cost: one TIME; meta one HGET or HMGET, and one HGET where the caller tells a time (tests).
 
 local NONE = ''
 
--- True when these arguments are amounts, or some of them ''. One pattern for all: to convert and
--- check each costs more than everything else that a script does.
-local function are_given(first, last)
-  for place = first, last do
-    if #ARGV[place] > 15 then
-      return false
-    end
-  end
-  return not string.find(table.concat(ARGV, NONE, first, last), '%D')
-end
-
--- True when these arguments are amounts, every one of them.
-local function are_amounts(first, last)
-  for place = first, last do
-    if ARGV[place] == NONE then
-      return false
-    end
-  end
-  return are_given(first, last)
-end
+local LARGE = 1e15 -- above every amount
 
 local function amount(text)
   return #text < 16 and string.find(text, '^%d+$') and text + 0
-end
-
-local function signed(text)
-  return #text < 17 and string.find(text, '^-?%d+$') and text + 0
 end
 
 -- Milliseconds by the server. Another clock is accepted only where meta says so (tests).
@@ -46,9 +23,17 @@ local function server_ms(clock, test_now)
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+-- The epoch (0: meta is missing), and what meta says of the clock; that is asked only where the
+-- caller tells a time.
+local function read_epoch(key, test_now)
+  return (redis.call('HGET', key, 'e') or 0) + 0,
+         test_now ~= NONE and redis.call('HGET', key, 'clock')
+end
+
 -- The epoch (0: meta is missing), the time (false: it is not the caller's to say), and until when
 -- nothing is reserved.
 local function read_meta(key, test_now)
-  local meta = redis.call('HMGET', key, 'e', 'clock', 'u')
-  return (meta[1] or 0) + 0, server_ms(meta[2], test_now), (meta[3] or 0) + 0
+  local meta = redis.call('HMGET', key, 'e', 'u')
+  local clock = test_now ~= NONE and redis.call('HGET', key, 'clock')
+  return (meta[1] or 0) + 0, server_ms(clock, test_now), (meta[2] or 0) + 0
 end

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ from tests.contract.quota_samples import (
     rid_of,
     settlement,
 )
+from tests.lua.account_fields import with_changes
 
 KEYS = account_keys(PAYER, SHARDS)
 DAY_MS = 86_400_000
@@ -46,6 +47,11 @@ class Stand:
 
     async def kept(self) -> list[bytes]:
         return sorted(await self.client.hkeys(KEYS.holds))
+
+    async def put(self, fields: Mapping[str, int]) -> None:
+        """Change these fields of the account."""
+        stored = await self.client.hgetall(KEYS.account)
+        await self.client.hset(KEYS.account, mapping=with_changes(stored, fields))
 
     async def pass_over(self, number: int) -> None:
         """Let the time of a kept ending be over."""
@@ -281,12 +287,12 @@ async def test_an_account_is_forgotten_a_period_after_its_end_and_comes_back(sta
     assert not await stand.store.forget(account, SHARD)
     now_ms = (await stand.store.reserve(ask())).now_ms
     over = {"ps": now_ms - 120_000, "pe": now_ms - 60_000}
-    await stand.client.hset(KEYS.account, mapping=over)
+    await stand.put(over)
     assert not await stand.store.forget(account, SHARD)  # its hold is open
     await (await stand.store.settle(settlement(kind="release", period_start_ms=over["ps"])))
-    await stand.client.hset(KEYS.account, "ps", now_ms - 180_000)
+    await stand.put({"ps": now_ms - 180_000})
     assert not await stand.store.forget(account, SHARD)  # over for half as long as it lasted
-    await stand.client.hset(KEYS.account, mapping=over)
+    await stand.put(over)
     assert await stand.store.forget(account, SHARD)
     assert not await stand.store.forget(account, SHARD)
     assert not await stand.client.exists(KEYS.account, KEYS.packs)

@@ -23,6 +23,7 @@ from gateway.core.quota.entitle import Pack
 from gateway.core.quota.limits import TierShare
 from gateway.core.quota.minute import EMPTY, Bucket
 from gateway.core.quota.shard import Call, Event, Name, Shard
+from tests.lua.account_fields import fields_of
 
 SHARD, SHARDS = 0, 1
 _WITHOUT_CLOCK = ("caught_up", "extend", "snapshot")
@@ -170,18 +171,20 @@ def _share(found: Mapping[bytes, bytes]) -> TierShare:
     return TierShare(epoch, period, share, settled, held)
 
 
-def _account(found: Mapping[bytes, bytes], packs: Mapping[bytes, bytes]) -> Account:
+def _account(stored: Mapping[bytes, bytes], packs: Mapping[bytes, bytes]) -> Account:
+    found = fields_of(stored)
+
     def number(field: str) -> int:
-        return int(found.get(field.encode(), 0))
+        return int(found.get(field, 0))
 
     assert number("k") == len(packs)
-    token = found.get(b"y")
-    before = tuple(int(part) for part in found.get(b"l", b"").split())
+    token = found.get("y")
+    before = tuple(int(part) for part in found.get("l", b"").split())
     return Account(
         epoch=number("e"),
         starts_ms=number("ps"),
         ends_ms=number("pe"),
-        since_id=found[b"b"].decode(),
+        since_id=found["b"].decode(),
         token=token.decode() if token is not None else None,
         rev=number("r"),
         settled=number("s"),
@@ -196,8 +199,8 @@ def _account(found: Mapping[bytes, bytes], packs: Mapping[bytes, bytes]) -> Acco
         warned_percent=number("w"),
         before=PeriodBefore(*before) if before else NOTHING_BEFORE,
         packs={key.decode(): _pack(key.decode(), text) for key, text in packs.items()},
-        requests=_bucket(found.get(b"mr")),
-        tokens=_bucket(found.get(b"mt")),
+        requests=_bucket(found.get("mr")),
+        tokens=_bucket(found.get("mt")),
     )
 
 

@@ -14,6 +14,7 @@ import redis
 from gateway.adapters.redis_store.keys import AccountKeys, answer_key, member_keys, tier_key
 from gateway.adapters.redis_store.scripts import load_scripts, lua_folder
 from gateway.core.event import LedgerRow, UsageEvent, encode_event, ledger_row
+from tests.lua.account_fields import fields_of, with_changes
 
 DAY_MS = 86_400_000
 NOW_MS = 1_800_000_000_000
@@ -123,12 +124,28 @@ ARGUMENTS: Mapping[str, Mapping[str, Value]] = {
     },
     "forget": {"now": NOW_MS},
     "open": {
-        "epoch": 1, "shards": 1, "schema": 2, "cursor": "0-0", "quiet": 0, "awaited": "",
+        "epoch": 1, "shards": 1, "schema": 3, "cursor": "0-0", "quiet": 0, "awaited": "",
         "now": "",
     },
     "caught_up": {"epoch": 1, "gateway": "g1"},
     "snapshot": {},
 }  # fmt: skip
+
+
+# Arguments that travel as one text, with single spaces between them: their first and their last.
+_JOINED = {
+    "reserve": (("rev", "limit"), ("member_limit", "tokens")),
+    "settle": (("epoch", "limit"),),
+}
+
+
+def _sent(name: str, args: Mapping[str, Value]) -> list[Value]:
+    """The arguments in their order, those joined that travel together."""
+    names, sent = list(ARGUMENTS[name]), [args[each] for each in ARGUMENTS[name]]
+    for first, last in reversed(_JOINED.get(name, ())):
+        begin, end = names.index(first), names.index(last) + 1
+        sent[begin:end] = [" ".join(str(value) for value in sent[begin:end])]
+    return sent
 
 
 def event_of(rid: str, charge: int, cost: int) -> bytes:
@@ -198,7 +215,7 @@ class Lua:
         if "lease_member" in args:
             args["lease_member"] = self.keys.member(str(args["rid"]))
         keys = self._script_keys[name]
-        reply = self.client.evalsha(self._shas[name], len(keys), *keys, *args.values())
+        reply = self.client.evalsha(self._shas[name], len(keys), *keys, *_sent(name, args))
         return [item.decode() if isinstance(item, bytes) else item for item in reply]
 
     def reserve(self, rid: Value = RID, **changes: Value) -> Reserved:
@@ -244,7 +261,7 @@ class Lua:
     def open(self, epoch: int = 1) -> None:
         """A shard that takes the tests' clock."""
         self.client.hset(
-            self.keys.of_shard.meta, mapping={"e": epoch, "n": 1, "v": 2, "clock": "test"}
+            self.keys.of_shard.meta, mapping={"e": epoch, "n": 1, "v": 3, "clock": "test"}
         )
 
     def bring(self, **sums: Value) -> None:
@@ -259,7 +276,17 @@ class Lua:
 
     def account(self, *fields: str) -> list[int]:
         """These fields of the account, as numbers; one that is missing is 0."""
-        return [int(value or 0) for value in self.client.hmget(self.keys.account, fields)]
+        found = fields_of(self.client.hgetall(self.keys.account))
+        return [int(found.get(field, 0)) for field in fields]
+
+    def put(self, **fields: Value) -> None:
+        """Change these fields of the account, whatever a script would say to it."""
+        stored = self.client.hgetall(self.keys.account)
+        self.client.hset(self.keys.account, mapping=with_changes(stored, fields))
+
+    def token(self) -> str:
+        """The token of an account that is being hydrated."""
+        return fields_of(self.client.hgetall(self.keys.account)).get("y", b"gone").decode()
 
     def last_period(self) -> tuple[int, ...]:
         """The period before: its start, used, allowance."""

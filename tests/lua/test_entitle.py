@@ -47,7 +47,7 @@ def test_adjustments_of_the_period_that_is_over_are_still_its_own(running: Lua) 
 
 def test_the_first_projection_of_a_new_period_begins_it(running: Lua) -> None:
     running.reserve(rev=2)
-    running.client.hset(running.keys.account, mapping={"f": 4, "w": 80})
+    running.put(f=4, w=80)
     assert running.entitle(rev=3, adjusted=500, now=ENDS_MS, **NEXT) == (1, 3)
     assert running.account("ps", "pe") == [ENDS_MS, ENDS_MS + DAY_MS]
     assert running.account("s", "f", "adj", "g", "w", "r") == [0, 0, 500, 0, 0, 3]

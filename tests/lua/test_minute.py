@@ -23,7 +23,8 @@ LATER_MS = NOW_MS + 10**9
 def empty(lua: Lua) -> None:
     """An account as at the start, with empty buckets."""
     lua.client.delete(lua.keys.holds, lua.keys.of_shard.leases)
-    lua.client.hdel(lua.keys.account, "mr", "mt", "h", "n")
+    lua.client.hdel(lua.keys.account, "mr", "mt")
+    lua.put(h=0, n=0)
 
 
 def ask(lua: Lua, rid: int, now: int, **limits: Value) -> tuple[int, int]:

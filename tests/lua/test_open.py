@@ -26,10 +26,10 @@ def last_id(lua: Lua) -> str:
 
 def test_a_new_shard_takes_what_it_is_given(bare: Lua) -> None:
     before_ms = server_ms(bare)
-    assert bare.run("open", epoch=7, shards=16, schema=2, quiet=50, awaited="g") == [1, 7, 16, 2]
+    assert bare.run("open", epoch=7, shards=16, schema=3, quiet=50, awaited="g") == [1, 7, 16, 3]
     meta = bare.client.hgetall(bare.keys.of_shard.meta)
     assert before_ms + 50 <= int(meta.pop(b"u")) <= server_ms(bare) + 50
-    assert meta == {b"e": b"7", b"n": b"16", b"v": b"2", b"w": b"g"}
+    assert meta == {b"e": b"7", b"n": b"16", b"v": b"3", b"w": b"g"}
     assert len(bare.everything()) == 1  # the ledger has seen nothing, so there is no stream yet
 
 
@@ -40,8 +40,8 @@ def test_an_epoch_that_is_reached_stays(bare: Lua, epoch: int) -> None:
     bare.reserve()
     bare.settle()
     before = bare.everything()
-    reply = bare.run("open", epoch=epoch, shards=4, schema=3, cursor=f"{2**50}-0", quiet=9)
-    assert reply == [0, 5, 1, 2]
+    reply = bare.run("open", epoch=epoch, shards=4, schema=4, cursor=f"{2**50}-0", quiet=9)
+    assert reply == [0, 5, 1, 3]
     assert bare.everything() == before
 
 
@@ -55,9 +55,9 @@ def test_a_higher_epoch_is_raised_and_puts_no_account_in_force(lua: Lua) -> None
         "quiet": 7,
         "awaited": "g1 g2",
     }
-    assert lua.run("open", **changes, now=NOW_MS) == [1, 3, 1, 2]
+    assert lua.run("open", **changes, now=NOW_MS) == [1, 3, 1, 3]
     meta = lua.client.hgetall(lua.keys.of_shard.meta)  # as many shards as there always were
-    wanted = {"e": 3, "n": 1, "v": 2, "clock": "test", "u": NOW_MS + 7, "w": "g1 g2"}
+    wanted = {"e": 3, "n": 1, "v": 3, "clock": "test", "u": NOW_MS + 7, "w": "g1 g2"}
     assert meta == {name.encode(): str(value).encode() for name, value in wanted.items()}
     assert (ids(lua), last_id(lua)) == ([newest], newest)
     assert lua.run("snapshot") == [0]

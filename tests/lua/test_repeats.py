@@ -84,8 +84,7 @@ def beginning(lua: Lua) -> None:
 
 
 def finish(lua: Lua) -> Any:
-    token = (lua.client.hget(lua.keys.account, "y") or b"gone").decode()
-    return lua.hydrate("finish", token=token, settled=70, packs=PACKS)
+    return lua.hydrate("finish", token=lua.token(), settled=70, packs=PACKS)
 
 
 CASES: dict[str, tuple[Step, Step, Step]] = {

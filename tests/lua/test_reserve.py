@@ -101,12 +101,11 @@ def test_below_the_least_cap_nothing_is_held(lua: Lua) -> None:
 
 def test_a_negative_adjustment_gives_room_and_a_positive_one_takes_it(lua: Lua) -> None:
     fitting = {"prompt": 100, "wanted": 0, "least": 0, "limit": 100}
-    lua.client.hset(lua.keys.account, "adj", -50)
-    lua.client.hset(lua.keys.account, "s", 51)
+    lua.put(adj=-50, s=51)
     assert lua.reserve(**fitting).code == -10
-    lua.client.hset(lua.keys.account, "s", 50)
+    lua.put(s=50)
     assert lua.reserve(**fitting).code == 1
-    lua.client.hset(lua.keys.account, "s", 0)  # what was given and not used yet is room as well
+    lua.put(s=0)  # what was given and not used yet is room as well
     assert lua.reserve("r2", **{**fitting, "limit": 150}).code == 1
     assert lua.reserve("r3", **{**fitting, "limit": 249}).code == -11
     assert lua.reserve("r3", **{**fitting, "limit": 250}).used == 0  # never less than nothing
@@ -158,7 +157,7 @@ def test_a_grant_is_what_exact_arithmetic_gives(
 ) -> None:
     limit, settled = limit_and_settled
     lua.client.delete(lua.keys.holds)
-    lua.client.hset(lua.keys.account, mapping={"s": settled, "h": 0, "n": 0})
+    lua.put(s=settled, h=0, n=0)
     least, wanted = outputs
     reply = lua.reserve(limit=limit, prompt=prompt, wanted=wanted, least=least, choices=choices)
     room = max(0, limit - settled)
@@ -281,7 +280,7 @@ def test_an_account_of_an_older_epoch_admits_nothing(lua: Lua) -> None:
 
 @pytest.mark.parametrize("rev", [0, 4, 6])
 def test_only_the_revision_in_force_is_admitted(lua: Lua, rev: int) -> None:
-    lua.client.hset(lua.keys.account, "r", 5)
+    lua.put(r=5)
     before = lua.everything()
     reply = lua.reserve(rev=rev)
     assert (reply.code, reply.rev) == (-3, 5)

@@ -134,7 +134,7 @@ LARGEST = 10**15 - 1
         {"s": LARGEST, "f": LARGEST, "k": 1, "al": 100_000},
         {"s": 5, "f": 3, "adj": 4, "k": 9, "l": "1 -5 7"},
         {"k": 0, "f": 50, "h": 0, "n": 0, "gh": 0},
-        {"q": LARGEST, "y": "1:1:0-0", "r": LARGEST},
+        {"q": LARGEST, "awaits": 1, "y": "1:1:0-0", "r": LARGEST},
         {"ps": ENDS_MS, "pe": ENDS_MS + 5, "l": f"{STARTS_MS} -30 0"},
         {"ps": ENDS_MS, "pe": ENDS_MS + 5, "k": 1},
         {"mr": "0 0", "mt": f"{LARGEST} {LARGEST}"},
@@ -146,7 +146,7 @@ def test_whatever_is_in_a_well_formed_account(
     lua: Lua, kind: str, fields: dict[str, Value], tier: dict[str, int]
 ) -> None:
     lua.reserve()
-    lua.client.hset(lua.keys.account, mapping=fields)
+    lua.put(**fields)
     lua.client.hset(lua.keys.packs, mapping={"p": f"{LARGEST} {ENDS_MS}", "q": "0 1"})
     if tier:
         lua.client.hset(lua.tier, mapping=tier)

@@ -26,6 +26,7 @@ _RULES: tuple[tuple[str, str, str], ...] = (
     (r"\bmath\.min\b", "math.max", "the other bound taken"),
     (r"redis\.call\('(?=XADD|HSET|ZADD|HDEL|ZREM|DEL|XDEL)", "tostring('", "a write skipped"),
     (r", '(?:s|h|n|g|gh|q|al|f|r|adj|k|b|ps|pe|l|w|p)', [\w.]+(?=[,)])", "", "a field dropped"),
+    (r"(?<=[ (])a\.(?!key|last|is_)\w+(?=[,)])(?!.* = )", "0", "a field dropped"),
     (r"(?<=\w) and (?=\w)", " or ", "and turned into or"),
 )
 _STRING = re.compile(r"'[^']*'")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from gateway.core.idempotency import answer_name
 from gateway.core.identity import account_digest, member_digest, shard_of
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,14 +57,18 @@ class RedisQuotaStore:
                 tier_key(ask.tier, keys.shard), *self._member_account(ask.payer, ask.member),
             ),
             (
-                ask.rid, keys.member(ask.rid), ask.rev,
-                ask.rev if ask.member is None else ask.member_rev,
-                ask.period_start_ms, ask.period_end_ms, ask.prompt_tokens, ask.output_wanted,
-                ask.output_least, ask.choices, ask.prompt_nano_gbp, ask.output_nano_gbp,
-                ask.lease_ms, limits.tokens, _given(limits.member_tokens),
-                _given(limits.tier_period_start_ms), _given(limits.nano_gbp),
-                _given(limits.concurrent), _given(limits.requests_a_minute),
-                _given(limits.tokens_a_minute), ask.tail, _SERVER_CLOCK,
+                ask.rid, keys.member(ask.rid),
+                _joined(
+                    ask.rev, ask.rev if ask.member is None else ask.member_rev,
+                    ask.period_start_ms, ask.period_end_ms, ask.prompt_tokens, ask.output_wanted,
+                    ask.output_least, ask.choices, ask.prompt_nano_gbp, ask.output_nano_gbp,
+                    ask.lease_ms, limits.tokens,
+                ),
+                _joined(
+                    limits.member_tokens, limits.tier_period_start_ms, limits.nano_gbp,
+                    limits.concurrent, limits.requests_a_minute, limits.tokens_a_minute,
+                ),
+                ask.tail, _SERVER_CLOCK,
             ),
         )  # fmt: skip
         _check_echo(reply, ask.rid)
@@ -98,9 +102,11 @@ class RedisQuotaStore:
                 *self._member_account(settlement.payer, settlement.member),
             ),
             (
-                settlement.rid, keys.member(settlement.rid), settlement.kind, settlement.epoch,
-                settlement.period_start_ms, settlement.charged_tokens, settlement.cost_nano_gbp,
-                settlement.grace_ms, settlement.limit_tokens,
+                settlement.rid, keys.member(settlement.rid), settlement.kind,
+                _joined(
+                    settlement.epoch, settlement.period_start_ms, settlement.charged_tokens,
+                    settlement.cost_nano_gbp, settlement.grace_ms, settlement.limit_tokens,
+                ),
                 _given(settlement.tier_period_start_ms),
                 " ".join(map(str, settlement.thresholds_percent)), settlement.event_json,
                 _SERVER_CLOCK,
@@ -273,6 +279,11 @@ async def _settle_reply(reply: Coroutine[Any, Any, list[Any]], rid: str) -> Sett
 
 def _given(value: int | None) -> int | str:
     return _NONE if value is None else value
+
+
+def _joined(*values: int | None) -> str:
+    """Numbers as one argument: a script takes them apart faster than Redis hands them over."""
+    return " ".join(str(_given(value)) for value in values)
 
 
 def _told(packs: tuple[Pack, ...]) -> str:
