@@ -70,6 +70,10 @@ class StandInProcess:
         nothing = {"requests": 0, "prompt_tokens": 0, "completion_tokens": 0}
         return dict(users.get(user_id, nothing))
 
+    def requests(self) -> int:
+        """How many requests of inference it got, from anybody."""
+        return int(ask(f"{self._own}/served?calls=0").json["requests"])
+
     def calls(self) -> dict[str, dict[str, Any]]:
         """Its newest calls by request id."""
         return dict(ask(f"{self._own}/served").json["calls"])

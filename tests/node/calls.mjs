@@ -48,6 +48,34 @@ export const CALLS = {
       }),
       (chunks) => ({ text: text(chunks), tokens: null, usage: chunks.some((chunk) => chunk.usage) }),
     ),
+  response: (client, model) =>
+    whole(client.responses.create({ model, input: PROMPT }), (done) => ({
+      text: done.output_text,
+      tokens: done.usage.total_tokens,
+    })),
+  responseStream: (client, model) =>
+    streamed(client.responses.create({ model, input: PROMPT, stream: true }), (events) => ({
+      text: events
+        .filter((event) => event.type === 'response.output_text.delta')
+        .map((event) => event.delta)
+        .join(''),
+      tokens: events.at(-1).response.usage.total_tokens,
+    })),
+  completion: (client, model) =>
+    whole(client.completions.create({ model, prompt: PROMPT }), (done) => ({
+      text: done.choices[0].text,
+      tokens: done.usage.total_tokens,
+    })),
+  completionStream: (client, model) =>
+    streamed(client.completions.create({ model, prompt: PROMPT, stream: true }), (chunks) => ({
+      text: chunks.map((chunk) => chunk.choices[0]?.text ?? '').join(''),
+      tokens: null,
+    })),
+  embedding: (client) =>
+    whole(
+      client.embeddings.create({ model: 'text-embedding-3-small', input: PROMPT }),
+      (done) => ({ text: null, tokens: done.usage.total_tokens, sizes: done.data[0].embedding.length }),
+    ),
 };
 
 /** Every call one after the other; an SDK's error is told by its class, status and code. */
