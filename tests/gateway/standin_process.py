@@ -24,15 +24,15 @@ _ROOT = Path(__file__).resolve().parents[2]
 class StandInProcess:
     """`mock-openai`, which may be stopped and started again; `url` ends in /v1."""
 
-    def __init__(self) -> None:
+    def __init__(self, *options: str) -> None:
         self.url = ""
-        self._address = "127.0.0.1:0"
+        self._address, self._options = "127.0.0.1:0", options
         self.start()
 
     def start(self) -> None:
         """Start it, after the first time where it was."""
         self._process = subprocess.Popen(
-            (*_COMMAND, "--listen", self._address, "--require-key", UPSTREAM_KEY),
+            (*_COMMAND, "--listen", self._address, "--require-key", UPSTREAM_KEY, *self._options),
             cwd=_ROOT,
             stdout=subprocess.PIPE,
             text=True,
@@ -73,6 +73,10 @@ class StandInProcess:
     def requests(self) -> int:
         """How many requests of inference it got, from anybody."""
         return int(ask(f"{self._own}/served?calls=0").json["requests"])
+
+    def paths(self) -> dict[str, Any]:
+        """What arrived, by method and path, of any kind."""
+        return dict(ask(f"{self._own}/paths").json)
 
     def calls(self) -> dict[str, dict[str, Any]]:
         """Its newest calls by request id."""

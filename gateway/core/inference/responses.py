@@ -52,6 +52,7 @@ _UNSUPPORTED = (
     "tool_resources",
     "vector_store_ids",
 )
+_CACHE_KEPT = "30m"
 # The others belong to hosted tools.
 _INCLUDED = ("message.output_text.logprobs", "reasoning.encrypted_content")
 
@@ -163,5 +164,11 @@ def _judge_reasoning(reasoning: dict[str, Any]) -> None:
 
 
 def _judge_caching(options: dict[str, Any]) -> None:
+    """A cache that is kept for longer than usual is written at a price of its own, which usage does
+    not tell apart; one that is filled in advance is billed without an answer."""
+    if options.get("ttl") not in (None, _CACHE_KEPT):
+        raise unsupported("prompt_cache_options.ttl", f"other than '{_CACHE_KEPT}' is not priced")
+    if options.get("prewarm"):
+        raise unsupported("prompt_cache_options.prewarm", "is billed without an answer")
     if options.get("comparison_response_id") is not None:
         raise unsupported("prompt_cache_options.comparison_response_id", "names a stored answer")

@@ -139,6 +139,8 @@ def test_what_is_stored_or_goes_on_alone_is_refused_by_its_name(changes: dict[st
             {"prompt_cache_options": {"comparison_response_id": "resp_1"}},
             "prompt_cache_options.comparison_response_id",
         ),
+        ({"prompt_cache_options": {"ttl": "12h"}}, "prompt_cache_options.ttl"),
+        ({"prompt_cache_options": {"prewarm": True}}, "prompt_cache_options.prewarm"),
         ({"tool_choice": {"type": "web_search"}}, "tool_choice"),
         ({"tool_choice": {"type": "mcp", "server_label": "x"}}, "tool_choice"),
         (
@@ -250,7 +252,7 @@ ALLOWED = [
     {"max_tool_calls": 3, "truncation": "auto", "service_tier": "flex", "top_logprobs": 3},
     {"text": {"format": {"type": "json_schema", "schema": {"properties": {"file_id": {}}}}}},
     {"parallel_tool_calls": False, "safety_identifier": "x", "prompt_cache_key": "y"},
-    {"prompt_cache_options": {"mode": "explicit", "comparison_response_id": None}},
+    {"prompt_cache_options": {"mode": "explicit", "comparison_response_id": None, "ttl": "30m"}},
     {"tools": [], "tool_choice": "auto"},
     {"tools": [FUNCTION, {"type": "custom", "name": "g"}], "tool_choice": {"type": "custom"}},
     {"tools": [{**FUNCTION, "parameters": {"properties": {"file_id": {"type": "string"}}}}]},
