@@ -16,6 +16,7 @@ from gateway.app.secrets_of_state import admin_token_of
 from tests.gateway.loopback import ask
 from tests.gateway.running_gateway import MODEL, RunningGateway, prompt
 from tests.gateway.standin_process import StandInProcess
+from tests.lua.account_fields import fields_of, with_changes
 
 # The names of the design's list whose subjects exist, as Prometheus shows them.
 METRICS = {
@@ -127,12 +128,14 @@ def test_verify_is_content_until_a_difference_is_planted_and_then_names_it(
     assert "no difference" in clean.stdout
     account = account_keys(user, gateway.settings.redis.shards).account
     with redis.Redis.from_url(redis_url(gateway.state_dir)) as client:
-        client.hincrby(account, "s", 7)
+        before = client.hgetall(account)
+        settled = int(fields_of(before)["s"])
+        client.hset(account, mapping=with_changes(before, {"s": settled + 7}))
         try:
             told = gateway.command(*words)
             data = json.loads(gateway.command(*words, "--json").stdout)
         finally:
-            client.hincrby(account, "s", -7)
+            client.hset(account, mapping=before)
     assert told.returncode == 1
     assert "they differ" in told.stdout
     assert "+7" in told.stdout

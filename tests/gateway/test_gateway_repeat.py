@@ -235,6 +235,7 @@ def test_of_fifty_calls_at_once_one_reaches_the_upstream(pair: list[RunningGatew
     body = prompt("@stand-in hold=fifty")
     crowd = Crowd(pair, [(key, body)] * 50, KEY)
     until(lambda: crowd.refused() == 49, 30, "49 calls to be told to wait")
+    stand_in.await_held("fifty")
     stand_in.release("fifty")
     assert Counter((answer.status, answer.code) for answer in crowd.done()) == {
         (200, ""): 1,

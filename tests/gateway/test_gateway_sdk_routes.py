@@ -69,7 +69,7 @@ def test_a_streamed_response(gateway: RunningGateway, sdk: Client) -> None:
     assert row_of(gateway, user)["charged_tokens"] == last.response.usage.total_tokens
 
 
-def test_a_response_by_the_helper_that_gathers_events(gateway: RunningGateway, sdk: Client) -> None:
+def test_a_response_that_the_sdk_gathers_from_events(gateway: RunningGateway, sdk: Client) -> None:
     user, key = gateway.new_user()
     with sdk(key).responses.stream(model=MODEL, input="Hello", max_output_tokens=16) as stream:
         for _ in stream:
