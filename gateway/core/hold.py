@@ -47,8 +47,8 @@ class Hold:
     `epoch` and `period_start_ms` are the store's, frozen when the hold was made; in a hold that is
     still asked for the epoch is 0 and the period the one that was asked for. `limit_tokens` is the
     allowance it was made under; `tier_period_start_ms` is None unless its tier is capped.
-    `service_tier` is the one that was asked for.
-    `prompt_is_bound`: the prompt was not counted, it has at most so many tokens (its bytes).
+    `service_tier` is the one that was asked for. `prompt_is_bound`: the prompt was not counted, it
+    has at most so many tokens (its bytes).
     """
 
     rid: str

@@ -59,7 +59,8 @@ class CompletionsRequest:
 
     @property
     def text_only(self) -> bool:
-        return True
+        """A suffix counts once for each prompt, and stands in the body once."""
+        return not self.suffix or len(self.prompts) == 1
 
     def count_prompt(self, model: Model, count: Count) -> int:
         suffix_tokens = count(self.suffix) if self.suffix else 0

@@ -33,7 +33,10 @@ from gateway.core.inference.responses_input import judge_input, judge_tool_choic
 from gateway.core.inference.responses_words import broken_event, closing_event
 from gateway.core.json_body import encode, read_object
 from gateway.core.models import Model
-from gateway.core.prompt.responses import count_responses_prompt, is_plain
+from gateway.core.prompt.responses import (
+    count_responses_prompt,
+    has_no_more_tokens_than_bytes,
+)
 from gateway.core.refusal import Case
 from gateway.core.sse import SseEvent
 
@@ -74,7 +77,7 @@ class ResponsesRequest:
 
     @property
     def text_only(self) -> bool:
-        return not self.pictures and is_plain(self.body)
+        return not self.pictures and has_no_more_tokens_than_bytes(self.body)
 
     def count_prompt(self, model: Model, count: Count) -> int:
         return count_pictures(self.pictures, model) + count_responses_prompt(self.body, count)

@@ -74,7 +74,16 @@ def has_no_more_tokens_than_bytes(body: Mapping[str, Any]) -> bool:
     and two things in them may grow: numbers in a list, which get ` | ` between them, and floats
     (1e15 is shown with all its digits).
     """
-    return not any(_grows(body.get(name)) for name in ("tools", "functions", "response_format"))
+    return not any(grows(body.get(name)) for name in ("tools", "functions", "response_format"))
+
+
+def grows(value: Any) -> bool:
+    """True when a tool or schema may have more tokens as it is shown than bytes as it came."""
+    if isinstance(value, dict):
+        return any(map(grows, value.values()))
+    if isinstance(value, list):
+        return any(type(item) is int or grows(item) for item in value)
+    return isinstance(value, float)
 
 
 def count_content(content: Any, count: Count) -> int:
@@ -98,14 +107,6 @@ def render_tools(body: Mapping[str, Any]) -> str:
             out.append(f"{_json(tool)}\n\n")
     out.append("} // namespace functions")
     return "".join(out)
-
-
-def _grows(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any(map(_grows, value.values()))
-    if isinstance(value, list):
-        return any(type(item) is int or _grows(item) for item in value)
-    return isinstance(value, float)
 
 
 def _count_choice(choice: Any, count: Count) -> int:

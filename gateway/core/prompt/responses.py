@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from gateway.core.prompt.chat import Count, count_chat_prompt
+from gateway.core.prompt.chat import Count, count_chat_prompt, grows
 
 CHANNEL_TOKENS: Final = 2  # <|channel|> and its name, in what the assistant said
 RESULT_TOKENS: Final = 6  # an output is headed by its function's name, recipient and channel
@@ -53,13 +53,17 @@ def count_responses_prompt(body: Mapping[str, Any], count: Count) -> int:
     return tokens + _count_results(known, count) + sum(map(count_sealed, known))
 
 
-def is_plain(body: Mapping[str, Any]) -> bool:
-    """True when the prompt is messages of text and nothing else, so that it has no more tokens than
-    its body has bytes. Tools, schemas and calls are shown to the model in another form."""
+def has_no_more_tokens_than_bytes(body: Mapping[str, Any]) -> bool:
+    """As in chats; and the name of a call counts again with each of its outputs, so no call may
+    have several."""
     given = body.get("input")
-    items = given if isinstance(given, list) else []
-    plain = all(item.get("type", "message") == "message" for item in items)
-    return plain and not body.get("tools") and not body.get("text")
+    outputs = [
+        str(item.get("call_id"))
+        for item in (given if isinstance(given, list) else ())
+        if isinstance(item, dict) and item.get("type") in _OUTPUTS
+    ]
+    grown = grows(body.get("tools")) or grows(body.get("text"))
+    return not grown and len(outputs) == len(set(outputs))
 
 
 def count_sealed(item: Mapping[str, Any]) -> int:

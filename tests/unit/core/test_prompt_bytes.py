@@ -6,6 +6,7 @@ The hold of such a prompt is its body's length, so a shape that breaks this woul
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,7 +15,10 @@ from hypothesis import strategies as st
 
 from gateway.adapters.tokenizer.bpe import BpeTokenizer
 from gateway.core.inference.chat import judge_chat
+from gateway.core.inference.completions import judge_completions
+from gateway.core.inference.embeddings import judge_embeddings
 from gateway.core.inference.request import InferenceRequest
+from gateway.core.inference.responses import judge_responses
 from gateway.core.json_body import DEPTH_MAX, encode
 from gateway.core.models import Model, Weights
 from gateway.ports.tokenizer import ENCODINGS
@@ -25,10 +29,16 @@ HI: dict[str, Any] = {"role": "u", "content": ""}
 
 
 def bytes_and_tokens(**body: Any) -> tuple[bool, int, int]:
-    """(is text, bytes, most tokens in any vocabulary) of a chat whose model has a name of one
-    letter, written as short as JSON allows."""
-    raw = encode({"model": "m", "messages": [HI], **body}).replace(b"1000000000000000.0", b"1e15")
-    request = judge_chat(raw)
+    """(is text, bytes, most tokens in any vocabulary) of a chat."""
+    return judged(judge_chat, {"messages": [HI], **body})
+
+
+def judged(
+    judge: Callable[[bytes], InferenceRequest], body: dict[str, Any]
+) -> tuple[bool, int, int]:
+    """The same of any body, whose model has a name of one letter, written as short as JSON can."""
+    raw = encode({"model": "m", **body}).replace(b"1000000000000000.0", b"1e15")
+    request = judge(raw)
     return request.text_only, len(raw), max(_counted(request, model) for model in MODELS)
 
 
@@ -151,3 +161,80 @@ def _depth(value: Any) -> int:
         depth += (letter in "[{") - (letter in "]}")
         deepest = max(deepest, depth)
     return deepest
+
+
+# --- the other routes --------------------------------------------------------------------------
+
+NAME = st.text("abcXYZ019_-", min_size=1, max_size=64)
+IDS = st.sampled_from(["a", "b", "c"])
+ITEM = st.one_of(
+    st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant"]), "content": TEXT}),
+    st.fixed_dictionaries(
+        {"type": st.just("function_call"), "call_id": IDS, "name": NAME, "arguments": TEXT}
+    ),
+    st.fixed_dictionaries(
+        {"type": st.just("function_call_output"), "call_id": IDS, "output": TEXT}
+    ),
+)
+RESPONSE = st.fixed_dictionaries(
+    {"input": TEXT | st.lists(ITEM, min_size=1, max_size=8)},
+    optional={
+        "instructions": TEXT,
+        "tools": st.lists(
+            st.builds(
+                lambda name, schema: {"type": "function", "name": name, "parameters": schema},
+                NAME,
+                SCHEMA,
+            ),
+            max_size=3,
+        ),
+        "text": st.builds(
+            lambda schema: {"format": {"type": "json_schema", "name": "n", "schema": schema}},
+            SCHEMA,
+        ),
+    },
+)
+CALLED = {"type": "function_call", "call_id": "a", "name": "Zq-" * 21, "arguments": ""}
+OUTPUT = {"type": "function_call_output", "call_id": "a", "output": ""}
+
+
+@settings(deadline=None, max_examples=300)
+@given(RESPONSE)
+@example({"input": [CALLED, *[OUTPUT] * 50]})
+@example({"input": [CALLED, OUTPUT]})
+@example({"input": [{"role": "assistant", "content": ""}] * 50})
+@example({"input": ""})
+def test_neither_has_a_response_s_input(body: dict[str, Any]) -> None:
+    is_text, body_bytes, tokens = judged(judge_responses, body)
+    assert tokens <= body_bytes or not is_text
+
+
+def test_a_name_that_counts_again_with_each_output_is_not_held_by_its_bytes() -> None:
+    assert judged(judge_responses, {"input": [CALLED, OUTPUT]})[0]
+    assert not judged(judge_responses, {"input": [CALLED, OUTPUT, OUTPUT]})[0]
+
+
+INPUTS = st.one_of(
+    TEXT,
+    st.lists(TEXT, min_size=1, max_size=9),
+    st.lists(st.integers(0, 9), min_size=1, max_size=9),
+    st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=9), min_size=1, max_size=9),
+)
+
+
+@settings(deadline=None)
+@given(INPUTS, TEXT)
+@example(["a"] * 50, "a long suffix " * 9)
+@example([""] * 50, "")
+def test_neither_have_plain_inputs(inputs: Any, suffix: str) -> None:
+    is_text, body_bytes, tokens = judged(judge_completions, {"prompt": inputs, "suffix": suffix})
+    assert tokens <= body_bytes or not is_text
+    if inputs not in ("", []):
+        is_text, body_bytes, tokens = judged(judge_embeddings, {"input": inputs})
+        assert tokens <= body_bytes or not is_text
+
+
+def test_a_suffix_of_several_prompts_is_not_held_by_its_bytes() -> None:
+    assert judged(judge_completions, {"prompt": "a", "suffix": "b"})[0]
+    assert judged(judge_completions, {"prompt": ["a"] * 9})[0]
+    assert not judged(judge_completions, {"prompt": ["a", "b"], "suffix": "b"})[0]

@@ -11,7 +11,7 @@ from gateway.core.models import Model, Weights
 from gateway.core.prompt.pictures import PICTURE_RULES
 from gateway.core.refusal import Case, Refused
 from tests.fakes.pictures import data_url, png
-from tests.unit.core.test_responses import FUNCTION, HI, OUTPUT, SEALED, judge, refusal, said
+from tests.unit.core.test_responses import OUTPUT, SEALED, judge, refusal, said
 
 MODEL = Model("gpt-4o", "openai", "o200k_base", 9999, 99, 9, 9, Weights())
 PNG = data_url(png(1024, 1024))
@@ -47,19 +47,3 @@ def test_a_stored_picture_and_one_in_a_thought_are_refused() -> None:
     stored = refusal(input=said({"type": "input_image", "file_id": "file-1"}))
     thought = refusal(input=[{**SEALED, "summary": [shown()]}])
     assert {stored.case, thought.case} <= {Case.UNSUPPORTED_PARAMETER, Case.INVALID_VALUE}
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"tools": [FUNCTION]},
-        {"text": {"format": {"type": "json_object"}}},
-        {"input": [HI, OUTPUT]},
-        {"input": [HI, SEALED]},
-    ],
-    ids=str,
-)
-def test_what_is_shown_in_another_form_is_not_held_by_its_bytes(changes: dict[str, Any]) -> None:
-    assert judge().text_only
-    assert judge(input=[HI], instructions="Be brief").text_only
-    assert not judge(**changes).text_only
