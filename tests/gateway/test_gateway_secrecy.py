@@ -24,7 +24,9 @@ from tests.gateway.standin_process import UPSTREAM_KEY
 
 def everything_in_redis(gateway: RunningGateway) -> str:
     said: list[str] = []
-    with redis.Redis.from_url(redis_url(gateway.state_dir), decode_responses=True) as client:
+    # Kept answers are no text, but what might be a secret in them would be.
+    readable = {"decode_responses": True, "encoding_errors": "backslashreplace"}
+    with redis.Redis.from_url(redis_url(gateway.state_dir), **readable) as client:
         readers = {
             "hash": client.hgetall,
             "stream": client.xrange,
@@ -82,7 +84,7 @@ def a_session_of_calls(gateway: RunningGateway, key: str) -> str:
 def test_no_key_is_to_be_found_anywhere_after_a_session_of_calls(gateway: RunningGateway) -> None:
     user, key = gateway.new_user()
     told = a_session_of_calls(gateway, key)
-    assert gateway.chat(key, "Hello").status == 200
+    assert gateway.chat(key, "Hello", {"Idempotency-Key": "kept"}).status == 200
     upstream = gateway.stand_in.last()
     assert upstream["headers"]["authorization"] == f"Bearer {UPSTREAM_KEY}"
     assert key not in json.dumps(upstream)
@@ -99,6 +101,7 @@ def test_no_key_is_to_be_found_anywhere_after_a_session_of_calls(gateway: Runnin
     }
     # The search does find what is there.
     assert user in places["redis"]
+    assert "Your words arrived" in places["redis"], "answers are kept there, so it was searched"
     assert user in places["postgres"]
     assert user in places["admin"]
     assert "gpt-4o-mini" in places["check-config"]
