@@ -136,12 +136,12 @@ def _judge_parts(where: str, parts: Any, with_pictures: bool = False) -> None:
 
 
 def _pictures(items: list[Any]) -> Iterator[Picture]:
-    """Those in messages and in outputs of calls, of items that were judged."""
+    """Those in messages and in outputs of calls. Items of other kinds may have anything there."""
     for place, item in enumerate(items):
         for name in ("content", "output"):
             parts = item.get(name)
             for number, part in enumerate(parts if isinstance(parts, list) else ()):
-                if part["type"] == "input_image":
+                if isinstance(part, dict) and part.get("type") == "input_image":
                     where = f"input[{place}].{name}[{number}]"
                     yield judge_picture(where, part.get("image_url"), part.get("detail"))
 

@@ -11,7 +11,7 @@ from gateway.core.models import Model, Weights
 from gateway.core.prompt.pictures import PICTURE_RULES
 from gateway.core.refusal import Case, Refused
 from tests.fakes.pictures import data_url, png
-from tests.unit.core.test_responses import OUTPUT, SEALED, judge, refusal, said
+from tests.unit.core.test_responses import HI, OUTPUT, SEALED, judge, refusal, said
 
 MODEL = Model("gpt-4o", "openai", "o200k_base", 9999, 99, 9, 9, Weights())
 PNG = data_url(png(1024, 1024))
@@ -41,6 +41,13 @@ def test_a_model_without_a_rule_takes_no_picture() -> None:
 @pytest.mark.parametrize("url", [None, "", "file:///etc/passwd", "/a.png", 3])
 def test_a_picture_is_data_or_an_address(url: Any) -> None:
     assert refusal(input=said(shown(image_url=url))).case is Case.INVALID_VALUE
+
+
+@pytest.mark.parametrize("parts", [[3], [None], ["input_image"], [{}], [[]], 3, {"type": "x"}])
+def test_what_nobody_reads_in_a_call_is_no_picture(parts: Any) -> None:
+    """Fields that an item of its kind does not have pass, and may hold anything."""
+    call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+    assert judge(input=[HI, {**call, "content": parts, "output": parts}]).pictures == ()
 
 
 def test_a_stored_picture_and_one_in_a_thought_are_refused() -> None:
