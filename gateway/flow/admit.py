@@ -97,6 +97,7 @@ class Admission:
         prompt = await self._prompts.for_hold(
             call.request, call.body_bytes, model, identity.payer, _limits(tier)
         )
+        wanted, least = call.request.output_bounds(model)
         asked = Hold(
             rid=call.rid,
             caller=_caller(identity, call),
@@ -107,7 +108,7 @@ class Admission:
             weights=model.weights,
             prompt_tokens=prompt.tokens,
             prompt_is_bound=prompt.is_bound,
-            output_tokens=call.request.output_bounds(model)[0],
+            output_tokens=wanted,
             choices=call.request.choices,
             # For a release that finds the hold expired: its correction belongs to a period.
             period_start_ms=identity.calendar.period_at(self._clock.now_ms()).start_ms,
@@ -115,7 +116,7 @@ class Admission:
             service_tier=call.request.service_tier,
         )
         try:
-            return await self._reserve(call, identity, tier, asked)
+            return await self._reserve(call, identity, tier, asked, least)
         except StoreUnavailable as error:
             # Whether anything is held is unknown, so it is released under its rid, seen or not.
             await self._stores.settlements.release(asked)
@@ -138,9 +139,9 @@ class Admission:
             identity = await self._stores.identities.again(call.key)
             return identity, *self._allowed(identity, call.request.model)
 
-    async def _reserve(self, call: Call, identity: Identity, tier: Tier, asked: Hold) -> Admitted:
-        model = self._terms.models[asked.model]
-        least = call.request.output_bounds(model)[1]
+    async def _reserve(
+        self, call: Call, identity: Identity, tier: Tier, asked: Hold, least: int
+    ) -> Admitted:
         period = identity.calendar.period_at(self._clock.now_ms())
         for _ in range(_ASKS_MAX):
             reply = await self._stores.store.reserve(
@@ -151,6 +152,7 @@ class Admission:
                 return _admitted(asked, tier, reply)
             if reply.code <= ReserveCode.MONTH and asked.prompt_is_bound:
                 # A refusal is not stored, so the same rid may ask again, with what it really needs.
+                model = self._terms.models[asked.model]
                 exact = await self._prompts.exactly(call.request, call.body_bytes, model)
                 asked = replace(asked, prompt_tokens=exact, prompt_is_bound=False)
             elif reply.code <= ReserveCode.MONTH:

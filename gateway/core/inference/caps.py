@@ -23,9 +23,9 @@ def asked_cap(body: Mapping[str, Any], least: int = 1) -> int | None:
     return min((cap for cap in caps if cap is not None), default=None)
 
 
-def cap_bounds(called: str, wanted: int, model: Model) -> tuple[int, int]:
-    """(wanted, least) output tokens within what this model, `called` so, can write; Refused where
-    that is nothing."""
+def cap_bounds(called: str, asked: int | None, model: Model) -> tuple[int, int]:
+    """(wanted, least) output tokens within what this model, `called` so, can write; its own default
+    is wanted where the caller asked for no cap. Refused where it writes nothing."""
     if not model.output_tokens_max:
         raise Refused(
             Case.INVALID_VALUE,
@@ -33,5 +33,6 @@ def cap_bounds(called: str, wanted: int, model: Model) -> tuple[int, int]:
             "route it is made for, such as /v1/embeddings.",
             param="model",
         )
+    wanted = model.output_tokens_default if asked is None else asked
     wanted = min(wanted, model.output_tokens_max)
     return wanted, min(wanted, model.output_tokens_min)

@@ -76,12 +76,10 @@ class ChatRequest:
         return shown_tokens + count_chat_prompt(self.body, count) + predicted_tokens
 
     def output_bounds(self, model: Model) -> tuple[int, int]:
-        wanted, least = cap_bounds(
-            self.model, self.output_tokens_asked or model.output_tokens_default, model
-        )
+        bounds = cap_bounds(self.model, self.output_tokens_asked, model)
         if self.predicted is not None:
             return model.output_tokens_max, model.output_tokens_max
-        return wanted, least
+        return bounds
 
     def upstream_body(self, sending: Sending) -> bytes:
         body = sent_body(self.body, self.stream, sending)

@@ -83,9 +83,7 @@ class ResponsesRequest:
         return count_pictures(self.pictures, model) + count_responses_prompt(self.body, count)
 
     def output_bounds(self, model: Model) -> tuple[int, int]:
-        return cap_bounds(
-            self.model, self.output_tokens_asked or model.output_tokens_default, model
-        )
+        return cap_bounds(self.model, self.output_tokens_asked, model)
 
     def upstream_body(self, sending: Sending) -> bytes:
         """Usage is not asked for: it comes with the last event anyway. `metadata` stays, because
