@@ -90,7 +90,7 @@ class Worker:
     ) -> None:
         self._store = stores.store
         terms = terms_of(settings)
-        identities = Identities(stores.directory, pepper_of(settings))
+        self.identities = Identities(stores.directory, pepper_of(settings))
         self.settlements = Settlements(
             stores.store,
             stores.shards,
@@ -106,7 +106,7 @@ class Worker:
                 directory=stores.directory,
                 shards=stores.shards,
                 hydrator=stores.hydrator,
-                identities=identities,
+                identities=self.identities,
                 settlements=self.settlements,
             ),
             terms,
@@ -122,9 +122,9 @@ class Worker:
         observers = (metrics, stores.clock)
         exchange = Exchange(self.admission, upstream, self.open_holds, services, observers)
         self.proxy = Proxy(
-            Repeats(exchange, identities, stores.answers, repeat_terms_of(settings), metrics),
+            Repeats(exchange, self.identities, stores.answers, repeat_terms_of(settings), metrics),
             FreeExchange(upstream, terms.models, metrics),
-            identities,
+            self.identities,
             proxy_settings_of(settings, terms),
             observers,
         )

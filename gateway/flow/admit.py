@@ -50,7 +50,7 @@ class Call:
 
     rid: str
     route: Route
-    key: str
+    key_digest: bytes
     request: InferenceRequest
     body_bytes: int
     received_s: float
@@ -130,13 +130,13 @@ class Admission:
     async def _identify(self, call: Call) -> tuple[Identity, Tier, Model]:
         """Who calls, under which terms. A refusal here never reaches the store, which would find
         out that what is remembered is old; so the ledger is asked once more before one."""
-        identity = await self._stores.identities.of_key(call.key)
+        identity = await self._stores.identities.of(call.key_digest)
         try:
             return identity, *self._allowed(identity, call.request.model)
         except Refused:
             if self._terms.models.find(call.request.model) is None:
                 raise  # no entitlement could change that
-            identity = await self._stores.identities.again(call.key)
+            identity = await self._stores.identities.again(call.key_digest)
             return identity, *self._allowed(identity, call.request.model)
 
     async def _reserve(
@@ -177,7 +177,7 @@ class Admission:
 
     async def _read_again(self, call: Call, period: Period, rev_in_store: int) -> Identity:
         """The identity by the ledger, and its entitlement in the store if that is the older one."""
-        identity = await self._stores.identities.again(call.key)
+        identity = await self._stores.identities.again(call.key_digest)
         if identity.rev > rev_in_store:
             entitlement = await self._stores.directory.entitlement(
                 identity.payer, None, period.start_ms

@@ -26,25 +26,22 @@ class Identities:
         self._pepper = pepper
         self._known: OrderedDict[bytes, Identity] = OrderedDict()
 
-    async def of_key(self, key: str) -> Identity:
-        """The key's user; Refused when it has none, or when the ledger cannot be asked."""
-        digest = self._digest(key)
-        known = self._known.get(digest)
-        if known is not None:
-            self._known.move_to_end(digest)
-            return known
-        return await self._read(digest)
-
-    async def again(self, key: str) -> Identity:
-        """The same, read anew: what is remembered may be old. It stays while nobody can say so."""
-        return await self._read(self._digest(key))
-
-    def _digest(self, key: str) -> bytes:
+    def digest(self, key: str) -> bytes:
+        """By which a key is known here; Refused when it cannot be one of ours."""
         if not key.startswith(KEY_PREFIX) or len(key) > _KEY_CHARS_MAX or not key.isascii():
             raise _unknown()
         return key_digest(key, self._pepper)
 
-    async def _read(self, digest: bytes) -> Identity:
+    async def of(self, digest: bytes) -> Identity:
+        """The key's user; Refused when it has none, or when the ledger cannot be asked."""
+        known = self._known.get(digest)
+        if known is not None:
+            self._known.move_to_end(digest)
+            return known
+        return await self.again(digest)
+
+    async def again(self, digest: bytes) -> Identity:
+        """The same, read anew: what is remembered may be old. It stays while nobody can say so."""
         try:
             identity = await self._directory.identity_of_key(digest)
         except LedgerUnavailable as error:

@@ -64,7 +64,7 @@ class Repeats:
         if key is None or not self._terms.keep_ms:
             await self._exchange.run(call, answer)
             return
-        identity = await self._identities.of_key(call.key)
+        identity = await self._identities.of(call.key_digest)
         running = Remembered(identity.user_id, key.text, call.rid, key.asked)
         first = await self._begin(running)
         if first is None:
@@ -98,7 +98,7 @@ class Repeats:
         self, call: Call, first: Remembered, asked: bytes, answer: RepeatableAnswer
     ) -> None:
         # No reserve follows that would find out whether this key was revoked: the ledger is asked.
-        identity = await self._identities.again(call.key)
+        identity = await self._identities.again(call.key_digest)
         refused = refusal_of(first, asked)
         if refused is not None:
             raise refused.of_tier(identity.tier)

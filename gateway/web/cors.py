@@ -12,6 +12,7 @@ import re
 from aiohttp import web
 
 from gateway.core.refusal import Case, Refused
+from gateway.web.response import Whole
 
 ANY_ORIGIN = "*"
 EXPOSED = (
@@ -59,7 +60,7 @@ class Cors:
             *vary,
         ]
 
-    def preflight(self, request: web.BaseRequest) -> web.Response | None:
+    def preflight(self, request: web.BaseRequest) -> Whole | None:
         """The answer to a preflight; None when the request is none. Refused for other pages."""
         if request.method != "OPTIONS" or not self._origins:
             return None
@@ -79,7 +80,7 @@ class Cors:
         ]
         if _HEADER_NAMES.fullmatch(names):
             answer.append(("Access-Control-Allow-Headers", names))
-        return web.Response(status=204, headers=answer)
+        return Whole(204, answer)
 
     def _allows(self, origin: str) -> bool:
         return self._any or origin in self._origins

@@ -10,20 +10,20 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
-from aiohttp import web
 
 from gateway.core.refusal import QuotaRefusal, Refused
 from gateway.web.quota_headers import SERVER, quota_headers, reset_at
+from gateway.web.response import Whole
 
 _encode = msgspec.json.Encoder().encode
 
 
-def refusal_response(refused: Refused, rid: str, thresholds_percent: Sequence[int]) -> web.Response:
+def refusal_response(refused: Refused, rid: str, thresholds_percent: Sequence[int]) -> Whole:
     """The whole answer to a call that was not let through."""
-    return web.Response(
-        status=refused.case.value.status,
-        body=_encode({"error": _error(refused)}),
-        headers=list(_headers(refused, rid, thresholds_percent)),
+    return Whole(
+        refused.case.value.status,
+        _headers(refused, rid, thresholds_percent),
+        _encode({"error": _error(refused)}),
     )
 
 

@@ -15,7 +15,6 @@ from typing import Literal
 import msgspec
 from aiohttp import web
 
-from gateway.core.idempotency import Remembered
 from gateway.core.identity import Identity
 from gateway.core.inference.judges import JUDGES
 from gateway.core.inference.moderations import judge_moderation
@@ -28,12 +27,12 @@ from gateway.flow.admit import Call
 from gateway.flow.free import FreeCall, FreeExchange
 from gateway.flow.identify import Identities
 from gateway.flow.repeat import Repeats
-from gateway.ports.answer import AnswerHead, ClientGone
 from gateway.ports.clock import Clock
 from gateway.ports.metrics import Metrics
+from gateway.web.answer import GONE, HttpAnswer
 from gateway.web.cors import Cors
 from gateway.web.error_body import refusal_response
-from gateway.web.quota_headers import SERVER, answer_headers, free_headers, replay_headers
+from gateway.web.quota_headers import SERVER, free_headers
 from gateway.web.request import (
     bearer_key,
     client_id_of,
@@ -42,10 +41,10 @@ from gateway.web.request import (
     sdk_retry_of,
     tag_of,
 )
+from gateway.web.response import Response, Whole
 
 _encode = msgspec.json.Encoder().encode
 _log = logging.getLogger("gateway.proxy")
-_GONE = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
 _NO_TIER = "none"  # the label of decisions that came before anybody was identified
 
 
@@ -85,13 +84,13 @@ class Proxy:
         """Returns once no request is being answered."""
         await self._idle.wait()
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def handle(self, request: web.BaseRequest) -> Response:
         """Answer one request. Never raises but for a client that is gone."""
         self._in_flight += 1
         self._idle.clear()
         try:
             response = await self._handle(request)
-            if not response.prepared:
+            if isinstance(response, Whole):
                 response.headers.extend(self._settings.cors.headers(request))
             return response
         finally:
@@ -99,7 +98,7 @@ class Proxy:
             if not self._in_flight:
                 self._idle.set()
 
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _handle(self, request: web.BaseRequest) -> Response:
         received_s = self._clock.monotonic_s()
         rid = make_rid(self._clock.now_ms(), os.urandom(10))
         route_name = "none"
@@ -114,13 +113,14 @@ class Proxy:
             if route.charge == "metered":
                 return await self._infer(route, request, rid, received_s)
             # No reserve follows that would find out what has changed, so the ledger is asked.
-            identity = await self._identities.again(bearer_key(request))
+            key_digest = self._identities.digest(bearer_key(request))
+            identity = await self._identities.again(key_digest)
             if route.upstream_path:
                 return await self._forward(route, request, identity, rid)
             return self._models(route, parameter, identity, rid)
         except Refused as refused:
             return self._refuse(refused, route_name, rid)
-        except _GONE:
+        except GONE:
             raise
         except Exception:
             _log.exception("request %s failed", rid)
@@ -132,14 +132,14 @@ class Proxy:
 
     async def _infer(
         self, route: Route, request: web.BaseRequest, rid: str, received_s: float
-    ) -> web.StreamResponse:
-        key = bearer_key(request)
-        await self._identities.of_key(key)  # nobody's body is read before its sender is known
+    ) -> Response:
+        key_digest = self._identities.digest(bearer_key(request))
+        await self._identities.of(key_digest)  # nobody's body is read before its sender is known
         body = await read_body(request, self._settings.body_bytes_max)
         call = Call(
             rid=rid,
             route=route,
-            key=key,
+            key_digest=key_digest,
             request=JUDGES[route.name](body),
             body_bytes=len(body),
             received_s=received_s,
@@ -148,11 +148,11 @@ class Proxy:
             client_id=client_id_of(request),
             idempotency_key=idempotency_key_of(request, route, body),
         )
-        answer = HttpAnswer(request, self._settings)
+        answer = HttpAnswer(request, self._settings.cors, self._settings.plan.thresholds_percent)
         try:
             await self._repeats.run(call, answer)
         except Exception:
-            if not answer.response.prepared:
+            if not answer.has_begun:
                 raise
             # Half an answer is out: nothing can be said any more but that it is broken.
             _log.exception("request %s failed in its stream", rid)
@@ -163,15 +163,13 @@ class Proxy:
 
     async def _forward(
         self, route: Route, request: web.BaseRequest, identity: Identity, rid: str
-    ) -> web.StreamResponse:
+    ) -> Response:
         """A free call that upstream answers."""
         body = await read_body(request, self._settings.body_bytes_max)
         head, said = await self._free.run(FreeCall(rid, route, identity, judge_moderation(body)))
-        return web.Response(status=head.status, body=said, headers=list(free_headers(head, rid)))
+        return Whole(head.status, free_headers(head, rid), said)
 
-    def _models(
-        self, route: Route, model_name: str, identity: Identity, rid: str
-    ) -> web.StreamResponse:
+    def _models(self, route: Route, model_name: str, identity: Identity, rid: str) -> Response:
         """The models this user's tier may call, by the configuration: upstream is not asked.
 
         A pattern is no model and not in the list; a name that it allows is there when asked for.
@@ -193,12 +191,10 @@ class Proxy:
             data = [_model_object(model.name, model) for model in offered]
             answer = {"object": "list", "data": data}
         self._metrics.decided(identity.tier, route.name, "admitted", "free")
-        return web.Response(
-            body=_encode(answer),
-            headers=[("Content-Type", "application/json"), ("x-request-id", rid), SERVER],
-        )
+        headers = [("Content-Type", "application/json"), ("x-request-id", rid), SERVER]
+        return Whole(200, headers, _encode(answer))
 
-    def _refuse(self, refused: Refused, route_name: str, rid: str) -> web.Response:
+    def _refuse(self, refused: Refused, route_name: str, rid: str) -> Whole:
         terms = refused.case.value
         tier = refused.tier or _NO_TIER
         if terms.source == "gateway":
@@ -213,60 +209,3 @@ class Proxy:
 
 def _model_object(name: str, model: Model) -> dict[str, object]:
     return {"id": name, "object": "model", "created": 0, "owned_by": model.upstream}
-
-
-class HttpAnswer:
-    """Fulfils ports.answer.RepeatableAnswer for one aiohttp request."""
-
-    def __init__(self, request: web.BaseRequest, settings: ProxySettings) -> None:
-        self._request = request
-        self._cors = settings.cors
-        self._thresholds_percent = settings.plan.thresholds_percent
-        self.response: web.StreamResponse = web.Response(status=500)
-
-    async def whole(self, head: AnswerHead, body: bytes) -> None:
-        self.response = web.Response(
-            status=head.status,
-            body=body,
-            headers=list(answer_headers(head, self._thresholds_percent)),
-        )
-
-    async def replay(self, first: Remembered) -> None:
-        self.response = web.Response(
-            status=first.status, body=first.body, headers=list(replay_headers(first))
-        )
-
-    async def begin(self, head: AnswerHead) -> None:
-        headers = [
-            *answer_headers(head, self._thresholds_percent),
-            ("Cache-Control", "no-cache"),
-            *self._cors.headers(self._request),
-        ]
-        self.response = web.StreamResponse(status=head.status, headers=headers)
-        try:
-            await self.response.prepare(self._request)
-        except _GONE as error:
-            raise ClientGone from error
-
-    def cut(self) -> None:
-        """Drop the connection, so that the client sees that the answer is not whole."""
-        if self._request.transport is not None:
-            self._request.transport.abort()
-
-    async def write(self, data: bytes) -> None:
-        try:
-            await self.response.write(data)
-        except _GONE as error:
-            raise ClientGone from error
-
-    async def end(self) -> None:
-        try:
-            await self.response.write_eof()
-        except _GONE as error:
-            raise ClientGone from error
-
-    def missed(self, data: bytes) -> None:
-        """A client that has left misses nothing more by it."""
-
-    def came_whole(self) -> None:
-        """The framing says so already."""

@@ -9,20 +9,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any, cast
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
 from gateway.core.refusal import Case, Refused
+from gateway.web.connection import Connection
 from gateway.web.error_body import refusal_response
 from gateway.web.quota_headers import SERVER
+from gateway.web.response import Response
 
 # A kept-alive connection that says nothing is closed after this; OpenAI's SDKs keep theirs for 5 s.
 _KEEPALIVE_S = 75.0
 # The head of a request may take this many bytes a line and in all its fields.
 _LINE_BYTES_MAX = 16_384
 
-Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Handle = Callable[[web.BaseRequest], Awaitable[Response]]
 
 
 def _without_bytes(record: logging.LogRecord) -> bool:
@@ -38,8 +41,8 @@ _log = logging.getLogger("gateway.http")
 _log.addFilter(_without_bytes)
 
 
-class _Connection(web.RequestHandler):
-    """aiohttp's, but its answer to what is not HTTP quotes nothing and tells no version."""
+class _ProxyConnection(Connection):
+    """Its answer to what is not HTTP quotes nothing and tells no version."""
 
     def handle_error(
         self,
@@ -48,17 +51,19 @@ class _Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        super().handle_error(request, status, exc, message)  # logs; raises in mid-answer
+        super().handle_error(request, status, exc, message)  # logs
+        if self.in_answer:
+            raise ConnectionError("half an answer is out: nothing more can be said")
         case = Case.INTERNAL_ERROR if status >= 500 else Case.INVALID_HTTP
         words = "The gateway failed." if status >= 500 else "The request is not valid HTTP."
         response = refusal_response(Refused(case, words), "none", ())
         response.force_close()
-        return response
+        return cast(web.StreamResponse, response)
 
 
 class _Server(web.Server):
     def __call__(self) -> web.RequestHandler:
-        return _Connection(self, loop=self._loop, **self._kwargs)
+        return _ProxyConnection(self, loop=self._loop, **self._kwargs)
 
 
 class AddressTaken(Exception):
@@ -93,7 +98,7 @@ class Listener:
 async def listen_raw(handle: Handle, host: str, port: int) -> Listener:
     """A low-level server: every request goes to `handle`, whose bodies stay as they were sent."""
     server = _Server(
-        handle,
+        cast(Any, handle),  # its answers fulfil what aiohttp's server asks of one, see Response
         access_log=None,
         logger=_log,
         auto_decompress=False,

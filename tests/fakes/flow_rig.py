@@ -197,7 +197,7 @@ class FlowRig:
         return Call(
             rid=make_rid(self.clock.now_ms(), self._rids.to_bytes(10, "big")),
             route=route,
-            key=key,
+            key_digest=self.identities.digest(key),
             request=JUDGES[route.name](raw),
             body_bytes=len(raw),
             received_s=self.clock.monotonic_s(),

@@ -65,7 +65,7 @@ class Gateway:
             Call(
                 rid=make_rid(self.stores.clock.now_ms(), seed),
                 route=CHAT,
-                key=key,
+                key_digest=self.worker.identities.digest(key),
                 request=judge_chat(BODY % MODEL.encode()),
                 body_bytes=len(BODY),
                 received_s=0.0,

@@ -181,7 +181,7 @@ async def test_a_wrong_clock_together_with_a_new_revision_is_admitted(
     if is_projected:
         await rig.accounts.set_tier("ada", "lite")
     else:
-        await rig.identities.again(key)
+        await rig.identities.again(rig.identities.digest(key))
     found = await admitted(rig, key)
     assert (found.hold.period_start_ms, found.quota.tier) == (period.start_ms, "lite")
     assert (await rig.account()).rev == rig.directory.people["ada"].rev
@@ -245,7 +245,7 @@ async def test_a_calendar_that_changed_meanwhile_is_learnt_by_the_next_call(
     known = rig.directory.people["ada"]
     calendar = known.calendar.changed(7, "UTC", rig.clock.now_ms())
     await rig.directory.set_calendar("ada", calendar)  # and its projection is missing
-    await rig.identities.again(key)
+    await rig.identities.again(rig.identities.digest(key))
     found = await admitted(rig, key)
     assert found.quota.reset_at_ms == rig.period.end_ms
     assert (await rig.account()).rev == known.rev + 1

@@ -91,7 +91,7 @@ class Variant:
 
 async def _use_up(rig: FlowRig) -> None:
     await rig.accounts.set_used("ada", 999, "test", "tester")
-    await rig.identities.again(next(iter(KEYS)))
+    await rig.identities.again(rig.identities.digest(next(iter(KEYS))))
 
 
 async def _change(rig: FlowRig) -> None:
@@ -100,7 +100,7 @@ async def _change(rig: FlowRig) -> None:
 
 async def _change_unprojected(rig: FlowRig) -> None:
     await rig.directory.set_tier("ada", "lite")
-    await rig.identities.again(next(iter(KEYS)))
+    await rig.identities.again(rig.identities.digest(next(iter(KEYS))))
 
 
 async def _lose_account(rig: FlowRig) -> None:
@@ -164,7 +164,7 @@ async def begun(rig: FlowRig, variant: Variant, is_keyed: bool) -> Run:
     rig.exchange._upstream = rig.upstream
     KEYS[:] = [await rig.user()]
     await rig.hydrator.hydrate("ada", rig.period)
-    await rig.identities.of_key(KEYS[0])
+    await rig.identities.of(rig.identities.digest(KEYS[0]))
     if variant.prepare is not None:
         await variant.prepare(rig)
     source = variant.source()

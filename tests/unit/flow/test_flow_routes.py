@@ -178,7 +178,9 @@ async def test_a_stream_that_outlives_its_hold_ends_as_a_completion_does(rig: Fl
 
 async def test_a_prediction_holds_all_that_the_model_can_write(rig: FlowRig) -> None:
     asked: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}]}
-    plain = rig.call_to(CHAT, "", asked).request.count_prompt(rig.terms.models[MODEL], len)
+    plain = rig.call_to(CHAT, await rig.user("other"), asked).request.count_prompt(
+        rig.terms.models[MODEL], len
+    )
     asked["prediction"] = {"type": "content", "content": "abcde"}
     counts = {
         "prompt_tokens": 20,

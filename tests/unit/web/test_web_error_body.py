@@ -7,20 +7,20 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from aiohttp import web
 
 from gateway.core.refusal import Case, QuotaRefusal, QuotaView, Refused, TopUp, Upgrade
 from gateway.web.error_body import refusal_response
+from gateway.web.response import Whole
 
 RID = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f"
 VIEW = QuotaView("free", 1000, 960, 30, 0, reset_at_ms=1_796_083_200_000)
 
 
-def answer(refused: Refused) -> web.Response:
+def answer(refused: Refused) -> Whole:
     return refusal_response(refused, RID, (80, 95, 100))
 
 
-def document(response: web.Response) -> Any:
+def document(response: Whole) -> Any:
     assert isinstance(response.body, bytes)
     return json.loads(response.body)
 
@@ -59,12 +59,12 @@ def test_each_case_has_its_status_its_json_and_its_headers(case: Case) -> None:
 
 @pytest.mark.parametrize("case", [Case.MONTH_USED_UP, Case.UPSTREAM_QUOTA_EXHAUSTED])
 def test_what_trying_again_cannot_help_is_not_tried_again_by_sdks(case: Case) -> None:
-    assert answer(Refused(case, "No.")).headers["x-should-retry"] == "false"
+    assert dict(answer(Refused(case, "No.")).headers)["x-should-retry"] == "false"
 
 
 @pytest.mark.parametrize("case", [Case.QUOTA_IN_FLIGHT, Case.QUOTA_BACKEND_UNAVAILABLE])
 def test_what_passes_by_itself_says_when_to_come_back(case: Case) -> None:
-    headers = answer(Refused(case, "No.", retry_after_s=2)).headers
+    headers = dict(answer(Refused(case, "No.", retry_after_s=2)).headers)
     assert headers["Retry-After"] == "2"
     assert "x-should-retry" not in headers
 

@@ -1,0 +1,139 @@
+"""Answers as they are written: a whole one in a single call to the transport, a stream by chunks.
+
+aiohttp's own response classes write head and body apart and look at every header again; these do
+what a proxy needs and no more. Framing follows RFC 9112: a length where the body is known, chunks
+where it is not, and the end of the connection for a client of HTTP/1.0. Nothing is compressed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from email.utils import formatdate
+from http import HTTPStatus
+
+from aiohttp import web
+from aiohttp.http import HttpVersion11
+
+from gateway.web.connection import connection_of
+
+Headers = Iterable[tuple[str, str]]
+
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
+# One copy of the body costs less than a second system call, up to about this size.
+_JOINED_BYTES_MAX = 65_536
+
+
+class _Date:
+    """The `Date` line, made once a second."""
+
+    def __init__(self) -> None:
+        self._at_s = 0
+        self._line = ""
+
+    def line(self) -> str:
+        now_s = int(time.time())
+        if now_s != self._at_s:
+            self._at_s, self._line = now_s, f"Date: {formatdate(now_s, usegmt=True)}\r\n"
+        return self._line
+
+
+_date = _Date()
+
+
+def _head(request: web.BaseRequest, status: int, headers: Headers, keep_alive: bool) -> str:
+    """Status line and headers, without the framing and the blank line after them."""
+    lines = [f"{name}: {value}\r\n" for name, value in headers]
+    text = "".join(lines)
+    if text.count("\n") != len(lines) or text.count("\r") != len(lines):
+        raise ValueError("a line break in a header of an answer")
+    is_11 = request.version >= HttpVersion11
+    if keep_alive != is_11:  # said where it is not what the version means anyway
+        text += f"Connection: {'keep-alive' if keep_alive else 'close'}\r\n"
+    version = "1.1" if is_11 else "1.0"
+    return f"HTTP/{version} {status} {_PHRASES.get(status, '')}\r\n{text}{_date.line()}"
+
+
+class _Answer:
+    """What aiohttp's server asks of a response: `prepare`, `write_eof` and `keep_alive`."""
+
+    def __init__(self, status: int, headers: Headers) -> None:
+        self.status = status
+        self.headers = list(headers)
+        self.keep_alive: bool | None = None  # not known before it is prepared
+        self._is_last = False
+
+    def force_close(self) -> None:
+        """The connection ends with this answer."""
+        self._is_last = True
+
+
+class Whole(_Answer):
+    """An answer whose body is known."""
+
+    def __init__(self, status: int, headers: Headers, body: bytes = b"") -> None:
+        super().__init__(status, headers)
+        self.body = body
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Write all of it. ConnectionError when the client is gone."""
+        self.keep_alive = request.keep_alive and not self._is_last
+        head = _head(request, self.status, self.headers, self.keep_alive)
+        body = b"" if request.method == "HEAD" else self.body
+        if self.status != HTTPStatus.NO_CONTENT:
+            head = f"{head}Content-Length: {len(self.body)}\r\n"
+        connection = connection_of(request)
+        if len(body) <= _JOINED_BYTES_MAX:
+            connection.send(f"{head}\r\n".encode() + body)
+        else:
+            connection.send(f"{head}\r\n".encode())
+            connection.send(body)
+
+    async def write_eof(self) -> None:
+        """Nothing is left to write."""
+
+
+class Streamed(_Answer):
+    """An answer whose body comes in pieces: `begin`, then `write` as often as needed, then `end`.
+
+    Each raises ConnectionError when the client is gone.
+    """
+
+    def __init__(self, request: web.BaseRequest, status: int, headers: Headers) -> None:
+        super().__init__(status, headers)
+        self._to = connection_of(request)
+        self._in_chunks = request.version >= HttpVersion11
+        self.keep_alive = request.keep_alive and self._in_chunks
+        framing = "Transfer-Encoding: chunked\r\n" if self._in_chunks else ""
+        self._head = f"{_head(request, status, self.headers, self.keep_alive)}{framing}\r\n"
+
+    async def begin(self) -> None:
+        """Send the head."""
+        self._to.send(self._head.encode())
+        self._to.in_answer = True
+
+    async def write(self, data: bytes) -> None:
+        """Send a piece, and wait for a client that lags behind."""
+        if not data:
+            return  # an empty chunk would be the end
+        self._to.send(b"%x\r\n%b\r\n" % (len(data), data) if self._in_chunks else data)
+        if self._to.writing_paused:
+            await self._to.drained()
+
+    async def end(self) -> None:
+        """Send what says that it was all."""
+        if self._in_chunks:
+            self._to.send(b"0\r\n\r\n")
+        self._to.in_answer = False
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """It was written on its way."""
+
+    async def write_eof(self) -> None:
+        """What did not come to its end must not look as if it had."""
+        if self._to.in_answer:
+            self._to.cut()
+            raise ConnectionResetError("the answer did not come to its end")
+
+
+Response = Whole | Streamed

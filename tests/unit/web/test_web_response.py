@@ -1,0 +1,180 @@
+"""Answers byte by byte: framing by version and method, one write a piece, no half answer as whole.
+
+A real server on loopback; the client is a bare socket, so that nothing is put right on the way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+from gateway.web.connection import connection_of
+from gateway.web.response import Response, Streamed, Whole
+from gateway.web.servers import listen_raw
+
+TYPE = ("Content-Type", "text/plain")
+Handle = Callable[[web.BaseRequest], Awaitable[Response]]
+
+
+@asynccontextmanager
+async def server(handle: Handle) -> AsyncIterator[int]:
+    listener = await listen_raw(handle, "127.0.0.1", 0)
+    try:
+        yield listener.port
+    finally:
+        await listener.close()
+
+
+async def answered(handle: Handle, *requests: str) -> str:
+    """All bytes that come back until the server closes; the last request asks for that."""
+    async with server(handle) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write("".join(requests).encode())
+        text = (await reader.read()).decode()
+        writer.close()
+        return re.sub(r"Date: \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT\r\n", "Date\r\n", text)
+
+
+def asking(method: str = "GET", version: str = "1.1", connection: str = "close") -> str:
+    return f"{method} / HTTP/{version}\r\nHost: x\r\nConnection: {connection}\r\n\r\n"
+
+
+async def whole(_: web.BaseRequest) -> Whole:
+    return Whole(200, [TYPE], b"hello")
+
+
+async def streamed(request: web.BaseRequest) -> Streamed:
+    stream = Streamed(request, 200, [TYPE])
+    await stream.begin()
+    for piece in (b"one", b"", b"and two"):
+        await stream.write(piece)
+    await stream.end()
+    return stream
+
+
+WHOLE_HEAD = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
+
+
+async def test_a_whole_answer_has_its_length() -> None:
+    text = await answered(whole, asking(connection="keep-alive"), asking())
+    assert text == (
+        f"{WHOLE_HEAD}Date\r\nContent-Length: 5\r\n\r\nhello"
+        f"{WHOLE_HEAD}Connection: close\r\nDate\r\nContent-Length: 5\r\n\r\nhello"
+    )
+
+
+async def test_head_has_the_length_and_not_the_body() -> None:
+    text = await answered(whole, asking("HEAD"))
+    assert text == f"{WHOLE_HEAD}Connection: close\r\nDate\r\nContent-Length: 5\r\n\r\n"
+
+
+async def test_an_old_client_is_told_that_its_connection_is_kept() -> None:
+    text = await answered(whole, asking(version="1.0", connection="keep-alive"), asking())
+    assert text.startswith(
+        "HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\nConnection: keep-alive\r\n"
+    )
+    assert text.count("hello") == 2
+
+
+async def test_an_answer_without_content_has_no_length() -> None:
+    async def nothing(_: web.BaseRequest) -> Whole:
+        return Whole(204, [])
+
+    assert await answered(nothing, asking()) == (
+        "HTTP/1.1 204 No Content\r\nConnection: close\r\nDate\r\n\r\n"
+    )
+
+
+async def test_a_status_without_a_name_is_written_all_the_same() -> None:
+    async def odd(_: web.BaseRequest) -> Whole:
+        return Whole(299, [], b"x")
+
+    assert (await answered(odd, asking())).startswith("HTTP/1.1 299 \r\n")
+
+
+async def test_a_large_body_comes_whole() -> None:
+    body = b"0123456789abcdef" * 100_000
+
+    async def large(_: web.BaseRequest) -> Whole:
+        return Whole(200, [], body)
+
+    text = await answered(large, asking())
+    assert text.partition("\r\n\r\n")[2].encode() == body
+
+
+async def test_a_stream_comes_in_chunks() -> None:
+    text = await answered(streamed, asking(connection="keep-alive"), asking())
+    assert text == (
+        f"{WHOLE_HEAD}Date\r\nTransfer-Encoding: chunked\r\n\r\n"
+        "3\r\none\r\n7\r\nand two\r\n0\r\n\r\n"
+        f"{WHOLE_HEAD}Connection: close\r\nDate\r\nTransfer-Encoding: chunked\r\n\r\n"
+        "3\r\none\r\n7\r\nand two\r\n0\r\n\r\n"
+    )
+
+
+async def test_a_stream_to_an_old_client_ends_with_its_connection() -> None:
+    text = await answered(streamed, asking(version="1.0", connection="keep-alive"))
+    assert text == "HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\nDate\r\n\r\noneand two"
+
+
+async def test_a_stream_that_was_left_does_not_look_whole() -> None:
+    async def left(request: web.BaseRequest) -> Streamed:
+        stream = Streamed(request, 200, [TYPE])
+        await stream.begin()
+        await stream.write(b"half")
+        return stream
+
+    text = await answered(left, asking(connection="keep-alive"))
+    assert not text.endswith("0\r\n\r\n")
+
+
+async def test_a_handler_that_fails_in_mid_answer_says_nothing_more() -> None:
+    async def fails(request: web.BaseRequest) -> Streamed:
+        stream = Streamed(request, 200, [TYPE])
+        await stream.begin()
+        await stream.write(b"half")
+        raise RuntimeError("on purpose")
+
+    text = await answered(fails, asking(connection="keep-alive"))
+    assert text.endswith("\r\n\r\n4\r\nhalf\r\n")
+
+
+async def test_a_header_with_a_line_break_is_never_written() -> None:
+    async def splits(_: web.BaseRequest) -> Whole:
+        return Whole(200, [("x-one", "a\r\nx-two: b")], b"")
+
+    assert await answered(splits, asking()) == ""
+
+
+async def test_a_stream_waits_for_a_client_that_lags_behind() -> None:
+    written, waits = 0, asyncio.Event()
+
+    async def flood(request: web.BaseRequest) -> Streamed:
+        nonlocal written
+        stream = Streamed(request, 200, [TYPE])
+        await stream.begin()
+        for _ in range(400):
+            writing = asyncio.ensure_future(stream.write(b"x" * 100_000))
+            await asyncio.sleep(0)
+            if connection_of(request).writing_paused:
+                waits.set()
+            await writing
+            written += 1
+        await stream.end()
+        return stream
+
+    async with server(flood) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1000)
+        writer.write(asking().encode())
+        await waits.wait()
+        assert written < 400
+        total = 0
+        while data := await reader.read(1 << 20):
+            total += len(data)
+        assert total > 40_000_000
+        assert written == 400
+        writer.close()
