@@ -1,0 +1,191 @@
+"""The load: keep-alive connections that send prepared requests and see every answer to its end.
+
+Either at a fixed rate, whatever the answers do, or as fast as answers come. At a fixed rate a
+request that finds no free connection waits for one, and its time counts from when it was due: a
+slow answer is not forgiven the requests it kept waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_END = b"0\r\n\r\n"
+_LAST_ANSWERS_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How much is sent. `rate`: requests a second; None: as fast as answers come.
+
+    It ends after `requests` if that is given, else after `seconds`.
+    """
+
+    connections: int
+    seconds: float = 0.0
+    rate: float | None = None
+    requests: int | None = None
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of it. Times are in seconds."""
+
+    statuses: Counter[int] = field(default_factory=Counter)
+    broken: int = 0
+    latencies_s: list[float] = field(default_factory=list)
+    waited: int = 0
+    seconds: float = 0.0
+
+    @property
+    def answered(self) -> int:
+        """Answers with status 200, whole."""
+        return self.statuses[200]
+
+    @property
+    def failed(self) -> int:
+        """All that was sent and got no such answer."""
+        return self.broken + self.statuses.total() - self.answered
+
+
+class _Connection(asyncio.Protocol):
+    """One connection: sends a request, reads its answer, says so, and is free again."""
+
+    def __init__(self, ended: Callable[[_Connection, int], None]) -> None:
+        self._ended = ended
+        self._got = b""
+        self._status, self._left, self._tail = 0, -1, b""
+        self.began_s = 0.0
+        self.busy = self.lost = False
+        self._transport: asyncio.Transport | None = None
+
+    def send(self, request: bytes, began_s: float) -> None:
+        assert self._transport is not None
+        self.busy, self.began_s, self._status = True, began_s, 0
+        self._transport.write(request)
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass
+
+    def data_received(self, data: bytes) -> None:
+        if not self._status:
+            self._got += data
+            end = self._got.find(b"\r\n\r\n") + 4
+            if end < 4:
+                return
+            self._status = int(self._got[9:12])
+            told = _LENGTH.search(self._got, 0, end)
+            self._left = int(told[1]) if told else -1
+            data, self._got, self._tail = self._got[end:], b"", b""
+        if self._left >= 0:
+            self._left -= len(data)
+            if self._left > 0:
+                return
+        else:
+            self._tail = (self._tail + data)[-len(_END) :]
+            if self._tail != _END:
+                return
+        self.busy = False
+        self._ended(self, self._status)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self.lost = True
+        if self.busy:
+            self.busy = False
+            self._ended(self, 0)
+
+
+class Load:
+    """Sends to one place. `run` may be called once."""
+
+    def __init__(self, host: str, port: int, requests: Sequence[bytes], pace: Pace) -> None:
+        self._host, self._port, self._requests, self._pace = host, port, requests, pace
+        self.outcome = Outcome()
+        self._sent = 0
+        self._free: deque[_Connection] = deque()
+        self._due: deque[float] = deque()
+        self._stop_s = float("inf")
+        self._idle = asyncio.Event()
+
+    async def run(self) -> Outcome:
+        """Send all, and wait until all is answered."""
+        loop = asyncio.get_running_loop()
+        made = [
+            loop.create_connection(lambda: _Connection(self._ended), self._host, self._port)
+            for _ in range(self._pace.connections)
+        ]
+        connections = [protocol for _, protocol in await asyncio.gather(*made)]
+        self._free.extend(connections)
+        began_s = loop.time()
+        try:
+            if self._pace.rate is None:
+                self._stop_s = began_s + self._pace.seconds
+                while self._free and self._more():
+                    self._send(self._free.popleft(), loop.time())
+            else:
+                await self._keep_rate(self._pace.rate, began_s)
+            self._sent_all()
+            await asyncio.wait_for(self._idle.wait(), self._pace.seconds + _LAST_ANSWERS_S)
+            self.outcome.seconds = loop.time() - began_s
+        finally:
+            for connection in connections:
+                connection.close()
+        return self.outcome
+
+    async def _keep_rate(self, rate: float, began_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        total = self._pace.requests or int(self._pace.seconds * rate)
+        asked = 0
+        while asked < total:
+            while asked < total and began_s + asked / rate <= loop.time():
+                if self._free:
+                    self._send(self._free.popleft(), loop.time())
+                else:
+                    self._due.append(began_s + asked / rate)
+                    self.outcome.waited += 1
+                asked += 1
+            await asyncio.sleep(began_s + asked / rate - loop.time())
+
+    def _more(self) -> bool:
+        if self._pace.requests is not None:
+            return self._sent < self._pace.requests
+        return asyncio.get_running_loop().time() < self._stop_s
+
+    def _send(self, connection: _Connection, began_s: float) -> None:
+        request = self._requests[self._sent % len(self._requests)]
+        self._sent += 1
+        connection.send(request, began_s)
+
+    def _ended(self, connection: _Connection, status: int) -> None:
+        if status:
+            now_s = asyncio.get_running_loop().time()
+            self.outcome.statuses[status] += 1
+            self.outcome.latencies_s.append(now_s - connection.began_s)
+        else:
+            self.outcome.broken += 1
+        if connection.lost:
+            pass
+        elif self._due:
+            self._send(connection, self._due.popleft())
+        elif self._pace.rate is None and self._more():
+            self._send(connection, asyncio.get_running_loop().time())
+        else:
+            self._free.append(connection)
+        self._sent_all()
+
+    def _sent_all(self) -> None:
+        """Idle once nothing is open and nothing waits; asked after each end."""
+        open_now = self._sent - self.outcome.statuses.total() - self.outcome.broken
+        if not open_now and not self._due:
+            self._idle.set()
+        else:
+            self._idle.clear()
