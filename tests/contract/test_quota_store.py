@@ -223,9 +223,8 @@ async def test_a_member_s_account_is_mended_like_the_team_s(stand: Stand) -> Non
     await bring(stand.store, PAYER, "ann", rev=4)
     stale = await stand.store.reserve(wanted)
     assert (stale.code, stale.rev, stale.member_rev) == (ReserveCode.STALE, 0, 4)
-    assert (
-        await stand.store.reserve(structs.replace(wanted, member_rev=4))
-    ).code is ReserveCode.HELD
+    known = structs.replace(wanted, member_rev=4)
+    assert (await stand.store.reserve(known)).code is ReserveCode.HELD
     assert (await stand.seen("ann")).held_tokens == (await stand.seen()).held_tokens == 150
 
 
