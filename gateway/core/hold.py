@@ -6,7 +6,7 @@ estimated (counted here) or partial (the client left, what it got was counted). 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from gateway.core.event import HoldTail, Outcome, Quality, UsageEvent
 from gateway.core.identity import member_of
@@ -24,8 +24,7 @@ UNSEEN_TOKENS_MAX = 512
 BYTES_A_TOKEN = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(msgspec.Struct, frozen=True, gc=False):
     """On whose behalf, and what the client said of itself."""
 
     user_id: str
@@ -41,8 +40,7 @@ class Caller:
         return member_of(self.payer, self.user_id)
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(msgspec.Struct, frozen=True, gc=False):
     """A hold: `prompt_tokens + output_tokens x choices` of the payer's room.
 
     `epoch` and `period_start_ms` are the store's, frozen when the hold was made; in a hold that is
@@ -78,8 +76,7 @@ class Hold:
         return self.prompt_tokens
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(msgspec.Struct, frozen=True, gc=False):
     """How a call ended and what it used."""
 
     usage: Usage

@@ -51,7 +51,7 @@ def format_key(random_bytes: bytes) -> str:
 
 def key_digest(key: str, pepper: bytes) -> bytes:
     """The 32 bytes by which a key is found in the stores; useless without the pepper."""
-    return hmac.new(pepper, key.encode(), hashlib.sha256).digest()
+    return hmac.digest(pepper, key.encode(), "sha256")
 
 
 def member_of(payer: str, user_id: str) -> str | None:

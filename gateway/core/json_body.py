@@ -7,6 +7,7 @@ so a key given twice cannot mean one thing here and another upstream.
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -41,22 +42,20 @@ def encode(value: dict[str, Any]) -> bytes:
 
 
 def _check_bounds(value: dict[str, Any]) -> None:
+    """Level by level, each in a few steps however many objects it has: a body of small ones, or an
+    embedding's hundreds of thousands of token ids, is looked at on the event loop."""
     level: list[Any] = [value]
     for _ in range(DEPTH_MAX):
-        deeper: list[Any] = []
-        for container in level:
-            items = container.values() if isinstance(container, dict) else container
-            # Whole lists at once: an embedding may bring hundreds of thousands of token ids.
-            kinds = set(map(type, items))
-            if int in kinds:
-                integers = items if len(kinds) == 1 else [i for i in items if type(i) is int]
-                if min(integers) < -_INTEGER_MAX or max(integers) > _INTEGER_MAX:
-                    raise _invalid("it holds an integer beyond 64 bits")
-            if not kinds.isdisjoint(_CONTAINERS):
-                deeper += [item for item in items if type(item) in _CONTAINERS]
-        if not deeper:
+        spread = (each.values() if type(each) is dict else each for each in level)
+        items = list(chain.from_iterable(spread))
+        kinds = set(map(type, items))
+        if int in kinds:
+            integers = items if len(kinds) == 1 else [item for item in items if type(item) is int]
+            if min(integers) < -_INTEGER_MAX or max(integers) > _INTEGER_MAX:
+                raise _invalid("it holds an integer beyond 64 bits")
+        if kinds.isdisjoint(_CONTAINERS):
             return
-        level = deeper
+        level = [item for item in items if type(item) in _CONTAINERS]
     raise _invalid(f"it nests deeper than {DEPTH_MAX} levels")
 
 

@@ -16,6 +16,8 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
+import msgspec
+
 ANCHOR_DAY_MAX = 31
 _DAY_MS = 86_400_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -23,8 +25,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CACHED_DAYS_MAX = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Period:
+class Period(msgspec.Struct, frozen=True, gc=False):
     """From `start_ms` up to and not including `end_ms`, in Unix milliseconds."""
 
     start_ms: int

@@ -46,6 +46,16 @@ class Price:
     long: Price | None = None
     tiers: Mapping[str, Price] = field(default_factory=dict)
     otherwise: Price | None = None
+    dearest_input_nano_gbp: int = field(init=False, repr=False, compare=False)
+    dearest_output_nano_gbp: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Every call is held at these, so they are found once, when the list is read.
+        cached, written = self.cached_nano_gbp, self.cache_write_nano_gbp or 0
+        dearest = max(self.input_nano_gbp, cached, written, self.audio_input_nano_gbp or 0)
+        object.__setattr__(self, "dearest_input_nano_gbp", dearest)
+        dearest = max(self.output_nano_gbp, self.audio_output_nano_gbp or 0)
+        object.__setattr__(self, "dearest_output_nano_gbp", dearest)
 
     def at_length(self, prompt_tokens: int) -> Price:
         """The line for a prompt of this length."""
@@ -61,7 +71,7 @@ class Price:
 class PriceVersion:
     """A price list that holds from `from_ms` (Unix milliseconds) on.
 
-    Its default line is there and marked as such.
+    Its default line is there and marked as such; all others know it as their `otherwise`.
     """
 
     id: str
@@ -72,11 +82,15 @@ class PriceVersion:
         default = self.lines.get(DEFAULT_LINE)
         if default is None or not default.is_default:
             raise ValueError(f'price version {self.id!r} has no default line "{DEFAULT_LINE}"')
+        lines = {
+            name: line if line is default else replace(line, otherwise=default)
+            for name, line in self.lines.items()
+        }
+        object.__setattr__(self, "lines", lines)
 
     def price_of(self, model: str) -> Price:
         """The line of that very name, else the default line."""
-        line, default = self.lines.get(model), self.lines[DEFAULT_LINE]
-        return default if line is None or line is default else replace(line, otherwise=default)
+        return self.lines.get(model) or self.lines[DEFAULT_LINE]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +145,7 @@ def line_of_call(price: Price, used: Usage, service_tier: str | None = None) -> 
         line = line.at_length(used.prompt_tokens)
     if line is None or not line.sells(used):
         line = price.otherwise or price
-    return replace(line, is_default=True) if price.is_default else line
+    return replace(line, is_default=True) if price.is_default and not line.is_default else line
 
 
 def cost_nano_gbp(line: Price, used: Usage) -> int:
@@ -170,18 +184,16 @@ def held_nano_gbp(
         lines.append(price.tiers.get(tier) or price.otherwise or price)
     elif service_tier in (None, "auto"):
         lines.extend(price.tiers.values())
-    lines.extend([line.at_length(prompt_tokens) for line in lines])
-    prompt = prompt_tokens * max(
-        max(
-            line.input_nano_gbp,
-            line.cached_nano_gbp,
-            line.cache_write_nano_gbp or 0,
-            line.audio_input_nano_gbp or 0,
+    dearest_input = dearest_output = 0
+    for line in lines:
+        at_length = line.at_length(prompt_tokens)
+        dearest_input = max(
+            dearest_input, line.dearest_input_nano_gbp, at_length.dearest_input_nano_gbp
         )
-        for line in lines
-    )
-    output = max(max(line.output_nano_gbp, line.audio_output_nano_gbp or 0) for line in lines)
-    return -(-prompt // _MILLION), -(-output // _MILLION)
+        dearest_output = max(
+            dearest_output, line.dearest_output_nano_gbp, at_length.dearest_output_nano_gbp
+        )
+    return -(-prompt_tokens * dearest_input // _MILLION), -(-dearest_output // _MILLION)
 
 
 def charged_tokens(

@@ -12,6 +12,8 @@ from decimal import Decimal
 from enum import Enum
 from typing import Literal
 
+import msgspec
+
 Source = Literal["gateway", "upstream"]
 Limit = Literal[
     "month", "member", "tier", "budget", "requests_a_minute", "tokens_a_minute", "concurrent"
@@ -68,8 +70,7 @@ class Case(Enum):
     UPSTREAM_TIMEOUT = Terms(504, "server_error", "upstream_timeout", None, "upstream")
 
 
-@dataclass(frozen=True, slots=True)
-class QuotaView:
+class QuotaView(msgspec.Struct, frozen=True, gc=False):
     """A payer's quota at one moment, in tokens; `reset_at_ms` is when the period ends."""
 
     tier: str

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
+
 TOKENS_MAX: Final = 2**40
 """No call uses a trillion tokens; a larger figure is a fault of whoever wrote it."""
 
@@ -16,8 +18,7 @@ LABEL_CHARS_MAX: Final = 128
 """Ids and service tiers go into headers, logs and the ledger; OpenAI's ids have 38 characters."""
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """Tokens as the upstream reports them. Those from the cache, those written to it and audio
     input are part of the prompt; reasoning and audio output are part of the output."""
 

@@ -8,7 +8,9 @@ period to be computed anew); then the same rid asks again. Postgres is read only
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from gateway.core.event import encode_tail
 from gateway.core.hold import Caller, Hold, tail_of

@@ -6,7 +6,7 @@ leaves), the hold ends here, once. If this process dies instead, its lease ends 
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from gateway.core.hold import NOTHING_USED, Ending, Hold
 from gateway.core.inference.request import Sending

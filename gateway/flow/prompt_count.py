@@ -8,7 +8,8 @@ never refused because of the bound: whoever is refused under it asks again with 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+
+import msgspec
 
 from gateway.core.inference.request import Count, InferenceRequest
 from gateway.core.models import Model
@@ -17,8 +18,7 @@ from gateway.flow.room import Rooms
 from gateway.ports.tokenizer import Tokenizer, is_large
 
 
-@dataclass(frozen=True, slots=True)
-class PromptCount:
+class PromptCount(msgspec.Struct, frozen=True, gc=False):
     """Tokens of a prompt. `is_bound`: there are at most so many, they were not counted."""
 
     tokens: int

@@ -6,8 +6,9 @@ client that leaves is an ordinary ending, told by ClientGone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from gateway.core.idempotency import Remembered
 from gateway.core.refusal import QuotaView
@@ -17,8 +18,7 @@ class ClientGone(Exception):
     """The client has left; nothing more can be written."""
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerHead:
+class AnswerHead(msgspec.Struct, frozen=True, gc=False):
     """What an admitted call's answer says of itself, before it becomes HTTP.
 
     `charged_tokens` is None while it is not known (a stream); `output_cap_tokens` is None unless

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from gateway.adapters.redis_store.keys import shard_keys, tier_key
 from gateway.adapters.redis_store.leases import RedisLeases
@@ -222,7 +223,8 @@ async def test_a_member_s_account_is_mended_like_the_team_s(stand: Stand) -> Non
     await bring(stand.store, PAYER, "ann", rev=4)
     stale = await stand.store.reserve(wanted)
     assert (stale.code, stale.rev, stale.member_rev) == (ReserveCode.STALE, 0, 4)
-    assert (await stand.store.reserve(replace(wanted, member_rev=4))).code is ReserveCode.HELD
+    known = structs.replace(wanted, member_rev=4)
+    assert (await stand.store.reserve(known)).code is ReserveCode.HELD
     assert (await stand.seen("ann")).held_tokens == (await stand.seen()).held_tokens == 150
 
 
@@ -334,7 +336,7 @@ async def test_a_release_that_comes_after_the_expiry_takes_all_of_it_back(empty:
     await empty.store.reserve(ask(lease_ms=0, limits=Limits(60)))
     lapsed, ending = await empty.lapsed(), settlement(kind="expire", charged_tokens=200)
     assert (await empty.store.expire(lapsed, ending)).from_packs == 140
-    nothing = replace(ending, kind="release", charged_tokens=0, cost_nano_gbp=0)
+    nothing = structs.replace(ending, kind="release", charged_tokens=0, cost_nano_gbp=0)
     late = await (await empty.store.settle(nothing))
     assert (late.code, late.from_allowance, late.from_packs) == (SettleCode.CORRECTED, -60, -140)
     seen = await empty.seen()
@@ -349,7 +351,7 @@ async def test_a_hold_whose_lease_runs_does_not_expire(stand: Stand) -> None:
     ending = settlement(kind="expire")
     assert (await stand.store.expire(lapsed, ending)).code is SettleCode.LEASE_RUNS
     await stand.store.extend(PAYER, rid_of(1), 3, 0)
-    ending = replace(ending, grace_ms=60_000)
+    ending = structs.replace(ending, grace_ms=60_000)
     assert (await stand.store.expire(lapsed, ending)).code is SettleCode.LEASE_RUNS
     assert (await stand.lapsed()).progress_tokens == 17
 

@@ -24,6 +24,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from msgspec import structs
 
 from gateway.adapters.redis_store.scripts import lua_folder
 from gateway.core.event import LedgerRow, UsageEvent, encode_event
@@ -135,7 +136,7 @@ class Histories(RuleBasedStateMachine):
             member=member, member_rev=max(0, rev),
         )  # fmt: skip
         if member is None:
-            ask = replace(ask, rev=max(0, rev), member_rev=0)
+            ask = structs.replace(ask, rev=max(0, rev), member_rev=0)
         self.asks(ask)
 
     def asks(self, ask: ReserveAsk) -> None:

@@ -8,8 +8,9 @@ with a prediction none may be sent, so what the model can write at most is held.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from gateway.core.inference.caps import CAPS, asked_cap, cap_bounds
 from gateway.core.inference.chat_answer import Chunk, Completion, read_chunk, read_completion
@@ -43,8 +44,7 @@ _METERED_PARTS = ("text", "refusal", "image_url", "input_audio")
 _METERED_TOOLS = ("function", "custom")
 
 
-@dataclass(frozen=True, slots=True)
-class ChatRequest:
+class ChatRequest(msgspec.Struct, frozen=True, gc=False):
     """A chat request as judged. `output_tokens_asked` is the caller's cap, None when it has none;
     `asked_usage`: the client wants the stream's usage chunk; `predicted`: the content that it
     foresees; `sound`: the first field that needs a model which hears or speaks."""

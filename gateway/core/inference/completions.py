@@ -8,8 +8,9 @@ A field unknown here goes through; the cap sent upstream is always the cap held.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from gateway.core.inference.caps import asked_cap, cap_bounds
 from gateway.core.inference.chat_answer import (
@@ -41,8 +42,7 @@ OUTPUT_TOKENS_DEFAULT = 16  # OpenAI's, for this route alone
 _UNSUPPORTED = (*STORED, "prompt_embeds")
 
 
-@dataclass(frozen=True, slots=True)
-class CompletionsRequest:
+class CompletionsRequest(msgspec.Struct, frozen=True, gc=False):
     """A request as judged. `suffix`: the text after the one to be written. `echo`: each answer
     begins with its prompt, which the model did not write."""
 

@@ -7,7 +7,6 @@ a hundred megabytes of them, so they are never read. Any field unknown here goes
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -60,8 +59,7 @@ _UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _USAGE_KEY: Final = b'"usage"'
 
 
-@dataclass(frozen=True, slots=True)
-class EmbeddingsRequest:
+class EmbeddingsRequest(msgspec.Struct, frozen=True, gc=False):
     """A request as judged. `inputs`: each of them is embedded."""
 
     body: Mapping[str, Any]

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import msgspec
+
 from gateway.core.models import Model
 from gateway.core.refusal import Case
 from gateway.core.sse import SseEvent
@@ -32,8 +34,7 @@ class Dialect:
     knows_store: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Sending:
+class Sending(msgspec.Struct, frozen=True, gc=False):
     """What is put into a body on its way out: the model's name there, and the cap as held."""
 
     model: str

@@ -8,8 +8,9 @@ held, and nothing is stored there.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from gateway.core.inference.caps import cap_bounds
 from gateway.core.inference.fields import (
@@ -60,8 +61,7 @@ _CACHE_KEPT = "30m"
 _INCLUDED = ("message.output_text.logprobs", "reasoning.encrypted_content")
 
 
-@dataclass(frozen=True, slots=True)
-class ResponsesRequest:
+class ResponsesRequest(msgspec.Struct, frozen=True, gc=False):
     """A request as judged. `output_tokens_asked` is the caller's cap, None when it has none."""
 
     body: Mapping[str, Any]

@@ -6,8 +6,9 @@ limits come with each call from the configuration, so changing one rewrites no a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
+
+import msgspec
 
 
 class ReserveCode(IntEnum):
@@ -34,8 +35,7 @@ class ReserveCode(IntEnum):
     TOKENS = -17
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True, gc=False):
     """What binds one call; None: no such limit.
 
     `tokens` is the tier's allowance of a period for the payer, beside packs; `member_tokens` a
@@ -55,8 +55,7 @@ class Limits:
     tier_period_start_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ReserveAsk:
+class ReserveAsk(msgspec.Struct, frozen=True, gc=False):
     """One hold, asked for. Amounts in tokens unless named otherwise.
 
     The hold is `prompt_tokens + cap x choices`, where the cap granted lies between `output_least`
@@ -85,8 +84,7 @@ class ReserveAsk:
     member_rev: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ReserveReply:
+class ReserveReply(msgspec.Struct, frozen=True, gc=False):
     """The answer. `output_tokens` is the cap granted a choice.
 
     `used_tokens` is what counts against the allowance (settled, less what packs paid, plus

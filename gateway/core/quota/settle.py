@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Literal
 
+import msgspec
+
 from gateway.core.event import LedgerRow, PackSplit
 from gateway.core.rid import derived_rid
 
 SettleKind = Literal["settle", "release", "expire"]
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(msgspec.Struct, frozen=True, gc=False):
     """The end of one hold. Everything of it but the charge was frozen when the hold was made.
 
     `limit_tokens` is the allowance it was made under; `thresholds_percent` those whose crossing is
@@ -53,8 +54,7 @@ class SettleCode(IntEnum):
     NOT_READY = -1
 
 
-@dataclass(frozen=True, slots=True)
-class SettleReply:
+class SettleReply(msgspec.Struct, frozen=True, gc=False):
     """What the account holds after the settlement, in tokens.
 
     `crossed_percent` is the highest threshold that this charge crossed, or 0. `stream_id` is the

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from gateway.core.quota.account import Account
 from gateway.core.quota.entitle import (
@@ -59,10 +60,10 @@ class Shown(QuotaModel):
         assert self.hydrate_finish(payer, member, begun.token, told) is FinishCode.FINISHED
 
     def hold(self, now_ms: int = NOW_MS, **changes: Any) -> ReserveCode:
-        return self.reserve(replace(ASK, **changes), now_ms).code
+        return self.reserve(structs.replace(ASK, **changes), now_ms).code
 
     def end(self, now_ms: int = NOW_MS, **changes: Any) -> SettleCode:
-        return self.settle(replace(END, **changes), now_ms, self.next_id()).code
+        return self.settle(structs.replace(END, **changes), now_ms, self.next_id()).code
 
     def next_id(self) -> str:
         return f"5-{len(self.shard.events)}"
@@ -74,7 +75,7 @@ class Shown(QuotaModel):
 
 def test_a_hold_is_the_prompt_and_the_cap_of_every_choice() -> None:
     model = Shown()
-    reply = model.reserve(replace(ASK, choices=3), NOW_MS)
+    reply = model.reserve(structs.replace(ASK, choices=3), NOW_MS)
     assert (reply.code, reply.output_tokens, reply.hold_tokens) == (ReserveCode.HELD, 50, 250)
     assert (model.ann.held, model.ann.open_holds) == (250, 1)
     assert model.hold() is ReserveCode.HELD_BEFORE
@@ -106,7 +107,7 @@ def test_the_allowance_pays_then_packs_by_end_then_the_allowance_again() -> None
     packs = (Pack("late", 30, ENDS_MS), Pack("soon", 20, NOW_MS + 1), Pack("over", 99, NOW_MS))
     model = Shown(settled_tokens=900, packs=packs)
     assert model.hold() is ReserveCode.HELD
-    reply = model.settle(replace(END, charged_tokens=180), NOW_MS + 5, "5-0")
+    reply = model.settle(structs.replace(END, charged_tokens=180), NOW_MS + 5, "5-0")
     assert (reply.from_allowance, reply.from_packs, reply.overdraft_tokens) == (130, 50, 30)
     assert model.shard.events[0].part.pack_split == (("soon", 20), ("late", 30))
     assert (model.ann.used, model.ann.held) == (1_030, 0)
@@ -142,7 +143,9 @@ def test_a_threshold_is_told_once_and_armed_anew_below_it() -> None:
 def test_a_charge_goes_to_the_period_its_hold_was_made_in() -> None:
     model = Shown(settled_tokens=300)
     assert model.hold() is ReserveCode.HELD
-    late = replace(ASK, rid="r2", period_start_ms=ENDS_MS, period_end_ms=ENDS_MS + 30 * DAY_MS)
+    late = structs.replace(
+        ASK, rid="r2", period_start_ms=ENDS_MS, period_end_ms=ENDS_MS + 30 * DAY_MS
+    )
     assert model.reserve(late, ENDS_MS - 1).code is ReserveCode.PERIOD
     reply = model.reserve(late, ENDS_MS)
     assert (reply.code, reply.used_tokens, reply.held_tokens) == (ReserveCode.HELD, 0, 300)
@@ -168,7 +171,7 @@ def test_a_late_settlement_corrects_what_an_expiry_booked(charge: int, from_pack
     assert model.end(NOW_MS + 60_009, kind="expire") is SettleCode.LEASE_RUNS
     assert model.end(NOW_MS + 60_010, kind="expire") is SettleCode.SETTLED
     assert model.ann.packs["a"].tokens == 30
-    reply = model.settle(replace(END, charged_tokens=charge), NOW_MS + 70_000, "5-1")
+    reply = model.settle(structs.replace(END, charged_tokens=charge), NOW_MS + 70_000, "5-1")
     assert (reply.code, reply.from_packs) == (SettleCode.CORRECTED, from_packs)
     assert model.ann.packs["a"].tokens == 150 - charge
     assert model.end() is SettleCode.NOTHING_OPEN
@@ -276,7 +279,7 @@ def test_a_member_is_bound_by_its_own_limit_and_counts_for_the_team() -> None:
     asked: dict[str, Any] = {"member": "mia", "limits": limits}
     assert model.hold(**asked) is ReserveCode.TIER
     model.hand_out("full", TierShare(1, STARTS_MS, 500))
-    assert model.reserve(replace(ASK, **asked), NOW_MS).output_tokens == 40
+    assert model.reserve(structs.replace(ASK, **asked), NOW_MS).output_tokens == 40
     assert model.hold(rid="r2", **asked) is ReserveCode.IN_FLIGHT
     model.end(member="mia", tier_period_start_ms=STARTS_MS)
     assert model.hold(rid="r2", **asked) is ReserveCode.MEMBER

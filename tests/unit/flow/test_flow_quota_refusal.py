@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
+from msgspec import structs
 
 from gateway.core.hold import Caller, Hold
 from gateway.core.models import Weights
@@ -40,7 +41,7 @@ HOLD = Hold("rid", Caller("ada", "ada", "free"), "chat", "m", False, PRICE, WEIG
 
 
 def refusal(tier: str = "free", reply: ReserveReply = REPLY, urls: bool = False) -> Refused:
-    asked = replace(HOLD, caller=Caller("ada", "ada", tier))
+    asked = structs.replace(HOLD, caller=Caller("ada", "ada", tier))
     terms = replace(TERMS, upgrade_url="https://u.example", topup_url="https://t.example")
     return quota_refusal(reply, asked, 16, terms if urls else TERMS)
 
@@ -58,7 +59,7 @@ def test_a_month_used_up_names_use_limit_need_and_end() -> None:
 
 @pytest.mark.parametrize(("wait_ms", "seconds"), [(1, 1), (0, 1), (1000, 1), (1001, 2)])
 def test_the_time_to_wait_is_never_below_a_second(wait_ms: int, seconds: int) -> None:
-    assert refusal(reply=replace(REPLY, wait_ms=wait_ms)).retry_after_s == seconds
+    assert refusal(reply=structs.replace(REPLY, wait_ms=wait_ms)).retry_after_s == seconds
 
 
 def test_the_figures_stand_beside_the_words() -> None:
@@ -98,7 +99,7 @@ def test_the_way_on_is_the_tier_s_own(
 
 
 def test_tokens_that_others_hold_will_be_free_in_a_moment() -> None:
-    refused = refusal(reply=replace(REPLY, code=ReserveCode.IN_FLIGHT, held_tokens=800))
+    refused = refusal(reply=structs.replace(REPLY, code=ReserveCode.IN_FLIGHT, held_tokens=800))
     assert (refused.case, refused.retry_after_s) == (Case.QUOTA_IN_FLIGHT, 2)
     assert "needs at least 44" in refused.message
     assert "800 are held by your requests that are still running" in refused.message
@@ -107,7 +108,7 @@ def test_tokens_that_others_hold_will_be_free_in_a_moment() -> None:
 
 def test_a_prompt_beyond_allowance_and_packs_is_the_request_s_own_mistake() -> None:
     def refused(pack_tokens: int) -> Refused:
-        reply = replace(REPLY, limit_tokens=10, pack_tokens=pack_tokens)
+        reply = structs.replace(REPLY, limit_tokens=10, pack_tokens=pack_tokens)
         return refusal(reply=reply)
 
     assert refused(0).case is Case.REQUEST_EXCEEDS_QUOTA
@@ -152,7 +153,7 @@ def test_a_prompt_beyond_allowance_and_packs_is_the_request_s_own_mistake() -> N
 def test_each_other_limit_has_its_case_its_words_and_its_wait(
     code: ReserveCode, case: Case, limit: Limit, retry_after_s: int, words: str
 ) -> None:
-    refused = refusal(reply=replace(REPLY, code=code))
+    refused = refusal(reply=structs.replace(REPLY, code=code))
     assert (refused.case, refused.retry_after_s, refused.message) == (case, retry_after_s, words)
     assert refused.quota is not None
     assert (refused.quota.limit, refused.quota.needed_tokens) == (limit, 44)
@@ -160,5 +161,7 @@ def test_each_other_limit_has_its_case_its_words_and_its_wait(
 
 
 def test_there_is_no_code_of_a_refusal_without_words() -> None:
-    told = {refusal(reply=replace(REPLY, code=code)).case for code in ReserveCode if code <= -10}
+    told = {
+        refusal(reply=structs.replace(REPLY, code=code)).case for code in ReserveCode if code <= -10
+    }
     assert len(told) == 8

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.core.quota.reserve import ReserveCode, ReserveReply
 from gateway.core.quota.settle import SettleCode, SettleReply
