@@ -18,9 +18,11 @@ from gateway.adapters.postgres.directory import PostgresDirectory
 from gateway.adapters.postgres.ledger import PostgresLedger
 from gateway.adapters.postgres.reports import PostgresReports
 from gateway.adapters.redis_store.answers import RedisAnswers
-from gateway.adapters.redis_store.calls import Calls, open_connections
+from gateway.adapters.redis_store.calls import open_connections
 from gateway.adapters.redis_store.checks import check_server
+from gateway.adapters.redis_store.fast_calls import FastCalls
 from gateway.adapters.redis_store.leases import RedisLeases
+from gateway.adapters.redis_store.plain_calls import PlainCalls
 from gateway.adapters.redis_store.quota_store import RedisQuotaStore
 from gateway.adapters.redis_store.scripts import load_scripts, lua_folder
 from gateway.adapters.redis_store.server_watch import ServerWatch
@@ -81,22 +83,21 @@ async def open_stores(
         stack.callback(pool.terminate)
         scripts = load_scripts(lua_folder())
         # Shards are compared over connections of their own, which need nobody's acceptance.
-        direct = open_connections(url, _PATIENT_S)
-        stack.push_async_callback(direct.disconnect)
-        direct_calls = Calls(direct, _PATIENT_S, metrics.store_call)
+        direct = PlainCalls(open_connections(url, _PATIENT_S), _PATIENT_S, metrics.store_call)
+        stack.push_async_callback(direct.aclose)
         recent, ledger = RecentSettlements(), PostgresLedger(pool, ledger_url_of(settings))
         shards = Shards(
-            RedisQuotaStore(direct_calls, scripts, shards_count), ledger, shards_count, recent
+            RedisQuotaStore(direct, scripts, shards_count), ledger, shards_count, recent
         )
         watch = ServerWatch(lambda server_id: _examine(shards, watch, server_id))
-        connections = open_connections(url, deadline_s, watch)
-        stack.push_async_callback(connections.disconnect)
+        kind = FastCalls if settings.redis.client == "fast" else PlainCalls
+        calls = kind(open_connections(url, deadline_s, watch), deadline_s, metrics.store_call)
+        stack.push_async_callback(calls.aclose)
         # Before traffic: a settlement that had to bring its script along first would not be
         # with Redis yet when its answer is with the client.
         for script in scripts.values():
-            await direct_calls.command("SCRIPT", "LOAD", script.source)
+            await direct.command("SCRIPT", "LOAD", script.source)
         await shards.open_all()
-        calls = Calls(connections, deadline_s, metrics.store_call)
         store = RedisQuotaStore(calls, scripts, shards_count)
         yield Stores(
             store=store,

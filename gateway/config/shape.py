@@ -47,7 +47,7 @@ class Redis(Section, frozen=True):
     """Where the present is kept, and how the gateway behaves when it does not answer."""
 
     url: StoreUrl = field(default_factory=_embedded)
-    client: Literal["plain", "fast"] = "plain"
+    client: Literal["plain", "fast"] = "fast"
     mode: Literal["closed", "bounded", "open"] = "closed"
     deadline_ms: ranges.DeadlineMillis = 150
     outage_tokens: ranges.Allowance = 2000

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 
 from gateway.core.event import UsageEvent, encode_event
@@ -64,7 +64,7 @@ class Settlements:
         self._thresholds_percent = thresholds_percent
         self._metrics = metrics
         self.rooms = Rooms()
-        self._unconfirmed: dict[str, asyncio.Task[None]] = {}
+        self._unconfirmed: set[asyncio.Future[Any]] = set()
 
     @property
     def unconfirmed(self) -> int:
@@ -90,21 +90,42 @@ class Settlements:
     async def confirmed(self) -> None:
         """Returns once nothing is unconfirmed."""
         while self._unconfirmed:
-            await asyncio.wait(list(self._unconfirmed.values()))
+            await asyncio.wait(list(self._unconfirmed))
 
     async def _begin(self, settlement: Settlement) -> None:
-        reply: Coroutine[Any, Any, SettleReply] | None = None
         try:
             reply = await self._store.settle(settlement)
         except StoreUnavailable:
-            pass
-        finally:  # also where the call is cancelled just then: nobody else would end its hold
-            task = spawn(self._confirm(settlement, reply), f"settle {settlement.rid}")
-            self._unconfirmed[settlement.rid] = task
-            task.add_done_callback(lambda _: self._unconfirmed.pop(settlement.rid, None))
+            self._repeat(settlement)
+        except BaseException:  # cancelled just then: nobody else would end its hold
+            self._repeat(settlement)
+            raise
+        else:
+            self._await(settlement, reply)
+
+    def _await(self, settlement: Settlement, reply: asyncio.Future[SettleReply]) -> None:
+        self._unconfirmed.add(reply)
+        reply.add_done_callback(partial(self._answered, settlement))
+
+    def _answered(self, settlement: Settlement, reply: asyncio.Future[SettleReply]) -> None:
+        """No task where none is needed: nearly every settlement is confirmed at once."""
+        self._unconfirmed.discard(reply)
+        if reply.cancelled():
+            return  # the loop is ending, and with it every task; the hold's lease will tell
+        if reply.exception() is None and reply.result().code is not SettleCode.NOT_READY:
+            self._confirmed(settlement, reply.result())
+        else:
+            self._repeat(settlement, reply)
+
+    def _repeat(
+        self, settlement: Settlement, reply: asyncio.Future[SettleReply] | None = None
+    ) -> None:
+        task = spawn(self._confirm(settlement, reply), f"settle {settlement.rid}")
+        self._unconfirmed.add(task)
+        task.add_done_callback(self._unconfirmed.discard)
 
     async def _confirm(
-        self, settlement: Settlement, reply: Coroutine[Any, Any, SettleReply] | None
+        self, settlement: Settlement, reply: asyncio.Future[SettleReply] | None
     ) -> None:
         pause_s = _FIRST_PAUSE_S
         while True:

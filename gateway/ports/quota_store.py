@@ -7,9 +7,10 @@ happened, and only a repetition with the same rid tells.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from gateway.core.quota.entitle import (
     Entitlement,
@@ -52,9 +53,9 @@ class QuotaStore(Protocol):
         """Lengthen a hold's lease; False when the hold has ended."""
         ...
 
-    async def settle(self, settlement: Settlement) -> Coroutine[Any, Any, SettleReply]:
-        """Returns once the call is in the kernel's hands; what it returns must be awaited and
-        brings the reply. So an answer's last bytes can go out after its settlement, unwaited."""
+    async def settle(self, settlement: Settlement) -> asyncio.Future[SettleReply]:
+        """Returns once the call is in the kernel's hands, so that an answer's last bytes can go out
+        after its settlement, unwaited. The future brings the reply, or the error."""
         ...
 
     async def expire(self, lapsed: LapsedHold, settlement: Settlement) -> SettleReply:

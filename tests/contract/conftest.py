@@ -46,6 +46,13 @@ def migrated_url(postgres_server: RunningServer) -> str:
     return url
 
 
+@pytest.fixture(params=["fast", "plain"])
+def client(request: pytest.FixtureRequest) -> str:
+    """Each way by which calls go to Redis; for the suites about calls. The others take `fast`."""
+    kind: str = request.param
+    return kind
+
+
 @pytest.fixture
 def ledger_url(migrated_url: str) -> str:
     """A migrated database without a row."""

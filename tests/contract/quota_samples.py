@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.adapters.redis_store.calls import Calls, open_connections
+from gateway.adapters.redis_store.fast_calls import FastCalls
+from gateway.adapters.redis_store.plain_calls import PlainCalls
 from gateway.adapters.redis_store.quota_store import RedisQuotaStore
 from gateway.adapters.redis_store.scripts import Script, load_scripts, lua_folder
 from gateway.core.event import UsageEvent, encode_event
@@ -108,14 +110,19 @@ class Opened:
     seen: list[str]
 
 
+KINDS: Mapping[str, type[FastCalls] | type[PlainCalls]] = {"fast": FastCalls, "plain": PlainCalls}
+
+
 @asynccontextmanager
-async def open_store(url: str, deadline_s: float = 10.0) -> AsyncIterator[Opened]:
+async def open_store(
+    url: str, deadline_s: float = 10.0, client: str = "fast"
+) -> AsyncIterator[Opened]:
     """The product's own store on a real server. The deadline is long unless it is tested."""
-    connections = open_connections(url, deadline_s)
     seen: list[str] = []
-    calls = Calls(connections, deadline_s, lambda script, seconds: seen.append(script))
+    connections = open_connections(url, deadline_s)
+    calls = KINDS[client](connections, deadline_s, lambda script, seconds: seen.append(script))
     yield Opened(RedisQuotaStore(calls, SCRIPTS, SHARDS), calls, seen)
-    await connections.disconnect()
+    await calls.aclose()
 
 
 @dataclass

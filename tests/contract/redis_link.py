@@ -6,6 +6,7 @@ Only replies to scripts are tampered with; the handshake of a connection passes,
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -35,8 +36,8 @@ class Crossed:
             self._first = (reply, client)
             return
         other_reply, other_client = self._first
-        client.write(other_reply)
         other_client.write(reply)
+        client.write(other_reply)  # after it, also where both share a connection
 
 
 class Held:
@@ -68,7 +69,7 @@ class Link:
         self.connections += 1
         self._running[client] = asyncio.current_task()
         answers, server = await asyncio.open_unix_connection(self._server)
-        asked: list[int] = []  # script calls whose replies are still to come
+        asked: deque[bool] = deque()  # of each request whose reply is to come: is it a script's?
         try:
             await asyncio.gather(
                 self._up(reader, server, asked), self._down(answers, client, asked)
@@ -87,28 +88,41 @@ class Link:
             await asyncio.wait(running, timeout=10)
 
     async def _up(
-        self, reader: asyncio.StreamReader, server: asyncio.StreamWriter, asked: list[int]
+        self, reader: asyncio.StreamReader, server: asyncio.StreamWriter, asked: deque[bool]
     ) -> None:
         with suppress(ConnectionError):
-            while data := await reader.read(65536):
-                found = data.count(b"EVALSHA")
-                self.scripts += found
-                asked.extend([1] * found)
-                server.write(data)
+            while request := await whole(reader):
+                is_script = b"EVALSHA" in request
+                self.scripts += is_script
+                asked.append(is_script)
+                server.write(request)
         server.close()
 
     async def _down(
-        self, answers: asyncio.StreamReader, client: asyncio.StreamWriter, asked: list[int]
+        self, answers: asyncio.StreamReader, client: asyncio.StreamWriter, asked: deque[bool]
     ) -> None:
         with suppress(ConnectionError):
-            while data := await answers.read(65536):
+            while reply := await whole(answers):
                 await asyncio.sleep(self.delay_s)
-                if asked:
-                    asked.pop()
-                    await self.on_reply(data, client)
+                if asked.popleft():
+                    await self.on_reply(reply, client)
                 else:
-                    client.write(data)
+                    client.write(reply)
         client.close()
+
+
+async def whole(reader: asyncio.StreamReader) -> bytes:
+    """The next whole request or reply, as it came; nothing at the end of the stream.
+
+    https://redis.io/docs/latest/develop/reference/protocol-spec/ (RESP2)
+    """
+    line = await reader.readline()
+    kind, count = line[:1], line[1:-2]
+    if kind == b"*":
+        return line + b"".join([await whole(reader) for _ in range(int(count))])
+    if kind == b"$" and int(count) >= 0:
+        return line + await reader.readexactly(int(count) + 2)
+    return line
 
 
 @asynccontextmanager

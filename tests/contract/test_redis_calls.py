@@ -41,9 +41,9 @@ from tests.contract.redis_link import Crossed, Held, Link, is_cut, open_link, pa
 
 
 @pytest.fixture
-async def opened(redis_url: str) -> AsyncIterator[Opened]:
+async def opened(redis_url: str, client: str) -> AsyncIterator[Opened]:
     """A store on the server, its scripts loaded and an account in force."""
-    async with open_store(redis_url) as direct:
+    async with open_store(redis_url, client=client) as direct:
         for script in SCRIPTS.values():
             await direct.calls.command("SCRIPT", "LOAD", script.source)
         await bring(direct.store)
@@ -57,9 +57,9 @@ async def link(redis_url: str, tmp_path: Path) -> AsyncIterator[Link]:
 
 
 @pytest.fixture
-async def linked(link: Link, opened: Opened) -> AsyncIterator[Opened]:
+async def linked(link: Link, opened: Opened, client: str) -> AsyncIterator[Opened]:
     """A second gateway, whose calls go through the link."""
-    async with open_store(link.url) as through:
+    async with open_store(link.url, client=client) as through:
         yield through
 
 
@@ -129,12 +129,12 @@ async def test_cancelled_at_any_moment_a_call_takes_no_reply_and_no_place(opened
 
 
 async def test_a_server_that_pauses_costs_no_more_than_the_deadline(
-    opened: Opened, redis_url: str
+    opened: Opened, redis_url: str, client: str
 ) -> None:
-    async with open_store(redis_url, deadline_s=0.15) as hasty:
+    async with open_store(redis_url, deadline_s=0.15, client=client) as hasty:
         await hasty.store.shard_state(SHARD)
-        with redis.Redis.from_url(redis_url) as client:
-            client.execute_command("CLIENT", "PAUSE", 1000, "ALL")
+        with redis.Redis.from_url(redis_url) as server:
+            server.execute_command("CLIENT", "PAUSE", 1000, "ALL")
         for number in (1, 2):  # over a connection that is there, then over a new one
             started_s = time.monotonic()
             with pytest.raises(StoreUnavailable):
@@ -146,8 +146,8 @@ async def test_a_server_that_pauses_costs_no_more_than_the_deadline(
     )
 
 
-async def test_a_late_reply_reaches_nobody(opened: Opened, link: Link) -> None:
-    async with open_store(link.url, deadline_s=0.2) as hasty:
+async def test_a_late_reply_reaches_nobody(opened: Opened, link: Link, client: str) -> None:
+    async with open_store(link.url, deadline_s=0.2, client=client) as hasty:
         await hasty.store.shard_state(SHARD)
         link.on_reply = held = Held()
         with pytest.raises(StoreUnavailable):
@@ -162,15 +162,17 @@ async def test_a_late_reply_reaches_nobody(opened: Opened, link: Link) -> None:
         assert (again.code, again.hold_tokens) == (ReserveCode.HELD_BEFORE, 111)
 
 
-async def test_connecting_and_asking_share_one_deadline(opened: Opened, link: Link) -> None:
-    link.delay_s = 0.11  # five round trips
-    async with open_store(link.url, deadline_s=0.5) as hasty:
+async def test_connecting_and_asking_share_one_deadline(
+    opened: Opened, link: Link, client: str
+) -> None:
+    link.delay_s = 0.2  # two round trips, and the call's own
+    async with open_store(link.url, deadline_s=0.5, client=client) as hasty:
         with pytest.raises(StoreUnavailable):
             await hasty.store.reserve(ask())
 
 
-async def test_a_server_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
-    async with open_store(f"unix://{tmp_path}/nobody") as lost:
+async def test_a_server_that_is_not_there_is_unavailable(tmp_path: Path, client: str) -> None:
+    async with open_store(f"unix://{tmp_path}/nobody", client=client) as lost:
         with pytest.raises(StoreUnavailable, match=r"ConnectionError|FileNotFoundError"):
             await lost.store.reserve(ask())
 

@@ -19,8 +19,8 @@ from fakeredis.aioredis import FakeAsyncRedisConnection, FakeRedis
 from redis.asyncio.connection import BlockingConnectionPool
 
 from gateway.adapters.redis_store.answers import RedisAnswers
-from gateway.adapters.redis_store.calls import Calls
 from gateway.adapters.redis_store.leases import RedisLeases
+from gateway.adapters.redis_store.plain_calls import PlainCalls
 from gateway.adapters.redis_store.quota_store import RedisQuotaStore
 from gateway.adapters.redis_store.scripts import load_scripts, lua_folder
 from gateway.adapters.redis_store.streams import RedisStreams
@@ -35,6 +35,7 @@ from gateway.core.quota.entitle import (
 from gateway.core.quota.reserve import ReserveAsk, ReserveReply
 from gateway.core.quota.settle import Correction, LapsedHold, Settlement, SettleReply
 from gateway.ports.quota_store import ShardState, StoreUnavailable
+from gateway.ports.tasks import spawn
 from tests.fakes.stepped import turn
 
 SHARDS = 2
@@ -59,7 +60,7 @@ class FakeStores:
             # cancellation on Python 3.11.
             socket_timeout=None,
         )
-        calls = Calls(self.connections, 5.0, lambda script, seconds: None)
+        calls = PlainCalls(self.connections, 5.0, lambda script, seconds: None)
         self.store = TroubledStore(RedisQuotaStore(calls, _SCRIPTS, SHARDS))
         self.answers = RedisAnswers(calls, _SCRIPTS["keep"], SHARDS)
         self.streams = FakeStreams(self.client, SHARDS)
@@ -186,7 +187,7 @@ class TroubledStore:
         call = self._store.extend(payer, rid, progress_tokens, lease_ms)
         return await self._pass("extend", call)
 
-    async def settle(self, settlement: Settlement) -> Coroutine[Any, Any, SettleReply]:
+    async def settle(self, settlement: Settlement) -> asyncio.Future[SettleReply]:
         kind = self._next("settle")
         if kind == "never arrives":
             raise StoreUnavailable("settle never arrived")
@@ -199,7 +200,7 @@ class TroubledStore:
             _raise("settle", kind)
             return found
 
-        return read()
+        return spawn(read(), f"settle {settlement.rid}", awaited=True)
 
     async def expire(self, lapsed: LapsedHold, settlement: Settlement) -> SettleReply:
         self.sent.append(settlement)

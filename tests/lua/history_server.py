@@ -6,14 +6,16 @@ connection are the test's. What the server keeps is read into the classes of the
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import redis
 
-from gateway.adapters.redis_store.calls import Calls
+from gateway.adapters.redis_store.calls import Args, Keys, Read, T, check_echo
 from gateway.adapters.redis_store.keys import account_keys, member_keys, shard_keys, tier_key
+from gateway.adapters.redis_store.plain_calls import PlainCalls
 from gateway.adapters.redis_store.quota_store import RedisQuotaStore
 from gateway.adapters.redis_store.scripts import Script, load_scripts
 from gateway.core.event import LedgerRow, ledger_row, parse_script_part, parse_split
@@ -26,6 +28,8 @@ from gateway.core.quota.shard import Call, Event, Name, Shard
 from tests.lua.account_fields import fields_of
 
 SHARD, SHARDS = 0, 1
+_NO_LOOP = asyncio.new_event_loop()  # a future wants one, also where nothing waits
+_NO_LOOP.close()
 _WITHOUT_CLOCK = ("caught_up", "extend", "snapshot")
 
 
@@ -38,30 +42,26 @@ def at_once(coroutine: Coroutine[Any, Any, Any]) -> Any:
     raise AssertionError("it waits")
 
 
-class ClockCalls(Calls):
+class ClockCalls(PlainCalls):
     """The store's calls over one plain connection; each takes the test's clock."""
 
     def __init__(self, client: Any, now_ms: Callable[[], int]) -> None:
         self._client = client
         self._now_ms = now_ms
 
-    async def run(
-        self, script: Script, keys: Sequence[str], args: Sequence[str | bytes | int]
-    ) -> list[Any]:
+    async def run(self, script: Script, keys: Keys, args: Args, rid: str = "") -> list[Any]:
         if script.name not in _WITHOUT_CLOCK:
             args = [*args[:-1], self._now_ms()]
         reply: list[Any] = self._client.evalsha(script.sha, len(keys), *keys, *args)
+        check_echo(reply, rid.encode())
         return reply
 
     async def send(
-        self, script: Script, keys: Sequence[str], args: Sequence[str | bytes | int]
-    ) -> Coroutine[Any, Any, list[Any]]:
-        reply = await self.run(script, keys, args)
-
-        async def told() -> list[Any]:
-            return reply
-
-        return told()
+        self, script: Script, keys: Keys, args: Args, rid: str, read: Read[T]
+    ) -> asyncio.Future[T]:
+        reply = asyncio.Future[T](loop=_NO_LOOP)
+        reply.set_result(read(await self.run(script, keys, args, rid)))
+        return reply
 
 
 class HistoryServer:

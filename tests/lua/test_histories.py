@@ -207,8 +207,7 @@ class Histories(RuleBasedStateMachine):
 
     def settles(self, known: Known, settlement: Settlement) -> None:
         events = len(self.shard.events)
-        sent = at_once(self.server.store.settle(settlement))
-        reply: SettleReply = at_once(sent)
+        reply: SettleReply = at_once(self.server.store.settle(settlement)).result()
         assert reply == self.model.settle(settlement, self.now_ms, reply.stream_id)
         assert len(self.shard.events) == events + bool(reply.stream_id)
         if reply.code is SettleCode.SETTLED:

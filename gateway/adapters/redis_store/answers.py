@@ -7,7 +7,7 @@ must not become an answer to another user's call.
 
 from __future__ import annotations
 
-from gateway.adapters.redis_store.calls import Calls
+from gateway.adapters.redis_store.calls import Calls, WrongReply
 from gateway.adapters.redis_store.keys import answer_key
 from gateway.adapters.redis_store.scripts import Script
 from gateway.core.idempotency import (
@@ -16,7 +16,7 @@ from gateway.core.idempotency import (
     decode_remembered,
     encode_remembered,
 )
-from gateway.ports.quota_store import StoreRejected, StoreUnavailable
+from gateway.ports.quota_store import StoreRejected
 
 _ANY_MS = 1  # the script wants a time to live, also where nothing stays
 
@@ -42,7 +42,7 @@ class RedisAnswers:
         except RememberedError as error:
             raise StoreRejected(str(error)) from error
         if (found.user_id, found.key) != (running.user_id, running.key):
-            raise StoreUnavailable("the reply belongs to another call")
+            raise WrongReply
         return found
 
     async def keep(self, running: Remembered, now: Remembered, lives_ms: int) -> bool:
@@ -56,9 +56,8 @@ class RedisAnswers:
             self._keep,
             (self._key(running),),
             (running.rid, encode_remembered(running), instead, lives_ms),
+            running.rid,
         )
-        if len(reply) < 2 or reply[1] != running.rid.encode():
-            raise StoreUnavailable("the reply belongs to another call")
         return bool(reply[0] == 1)
 
     def _key(self, running: Remembered) -> str:

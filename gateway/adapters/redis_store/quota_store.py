@@ -1,12 +1,13 @@
 """The QuotaStore port on Redis: arguments in, typed replies out, one method a script.
 
-Every reply that names a rid is checked against the rid that was sent; a reply of another call is
-treated as no reply (the leak of 20 March 2023 at OpenAI was exactly this, with this client).
+Where a reply names a rid, the calls check it against the rid that was sent: a reply of another call
+counts as none. How calls travel is not known here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping, Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway.adapters.redis_store.calls import Calls
@@ -70,8 +71,8 @@ class RedisQuotaStore:
                 ),
                 ask.tail, _SERVER_CLOCK,
             ),
+            ask.rid,
         )  # fmt: skip
-        _check_echo(reply, ask.rid)
         return ReserveReply(ReserveCode(reply[0]), *reply[2:])
 
     async def extend(self, payer: str, rid: str, progress_tokens: int, lease_ms: int) -> bool:
@@ -80,11 +81,11 @@ class RedisQuotaStore:
             self._scripts["extend"],
             (keys.holds, keys.of_shard.leases),
             (rid, keys.member(rid), progress_tokens, lease_ms),
+            rid,
         )
-        _check_echo(reply, rid)
         return bool(reply[0] == 1)
 
-    async def settle(self, settlement: Settlement) -> Coroutine[Any, Any, SettleReply]:
+    async def settle(self, settlement: Settlement) -> asyncio.Future[SettleReply]:
         return await self._settle(settlement, account_keys(settlement.payer, self._shards))
 
     async def expire(self, lapsed: LapsedHold, settlement: Settlement) -> SettleReply:
@@ -92,9 +93,9 @@ class RedisQuotaStore:
 
     async def _settle(
         self, settlement: Settlement, keys: AccountKeys
-    ) -> Coroutine[Any, Any, SettleReply]:
+    ) -> asyncio.Future[SettleReply]:
         of_shard = keys.of_shard
-        reply = await self._calls.send(
+        return await self._calls.send(
             self._scripts["settle"],
             (
                 of_shard.meta, keys.account, keys.holds, of_shard.leases, of_shard.outbox,
@@ -111,8 +112,8 @@ class RedisQuotaStore:
                 " ".join(map(str, settlement.thresholds_percent)), settlement.event_json,
                 _SERVER_CLOCK,
             ),
+            settlement.rid, _settle_reply,
         )  # fmt: skip
-        return _settle_reply(reply, settlement.rid)
 
     async def correct(self, correction: Correction) -> bool:
         keys = account_keys(correction.payer, self._shards)
@@ -130,8 +131,8 @@ class RedisQuotaStore:
                 correction.cost_nano_gbp, _given(correction.tier_period_start_ms),
                 format_split(correction.pack_split), _SERVER_CLOCK,
             ),
+            correction.rid,
         )  # fmt: skip
-        _check_echo(reply, correction.rid)
         return bool(reply[0] == 1)
 
     async def entitle(self, entitlement: Entitlement, period_end_ms: int) -> EntitleReply:
@@ -271,9 +272,7 @@ class RedisQuotaStore:
         return () if member is None else (member_keys(payer, member, self._shards).account,)
 
 
-async def _settle_reply(reply: Coroutine[Any, Any, list[Any]], rid: str) -> SettleReply:
-    fields = await reply
-    _check_echo(fields, rid)
+def _settle_reply(fields: list[Any]) -> SettleReply:
     return SettleReply(*[SettleCode(fields[0]), *fields[2:9], fields[9].decode(), fields[10]])
 
 
@@ -293,8 +292,3 @@ def _told(packs: tuple[Pack, ...]) -> str:
 def _packs(text: str) -> tuple[Pack, ...]:
     told = (item.split(" ") for item in text.split(",") if item)
     return tuple(Pack(pack_id, int(left), int(ends_ms)) for pack_id, left, ends_ms in told)
-
-
-def _check_echo(reply: list[Any], rid: str) -> None:
-    if len(reply) < 2 or reply[1] != rid.encode():
-        raise StoreUnavailable("the reply belongs to another call")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
-from typing import Any
 
 import pytest
 
@@ -277,7 +275,7 @@ async def test_a_call_that_is_cancelled_as_its_settlement_leaves_still_settles(
 ) -> None:
     hold, sends, sending = await held(rig), rig.store.settle, asyncio.Event()
 
-    async def stuck(settlement: Settlement) -> Coroutine[Any, Any, SettleReply]:
+    async def stuck(settlement: Settlement) -> asyncio.Future[SettleReply]:
         sending.set()
         await asyncio.Event().wait()
         return await sends(settlement)

@@ -1,0 +1,134 @@
+"""Script calls over redis-py's connections, one connection for each call under way.
+
+A call that was cancelled or timed out closes its connection, because its reply may still come and
+must reach nobody else. Slower than the fast client by some 60 us a call, and simpler: every call is
+redis-py's own, so trouble can be told apart from trouble of ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.exceptions import NoScriptError, ResponseError
+
+from gateway.adapters.redis_store.calls import (
+    Args,
+    Keys,
+    Observe,
+    Read,
+    T,
+    Translated,
+    check_echo,
+)
+from gateway.adapters.redis_store.deadline import Deadline
+from gateway.adapters.redis_store.scripts import Script
+from gateway.ports.quota_store import StoreUnavailable
+from gateway.ports.tasks import spawn
+
+
+class PlainCalls:
+    """Fulfils calls.Calls. `observe(script, seconds)` sees each answered call."""
+
+    def __init__(self, connections: ConnectionPool, deadline_s: float, observe: Observe) -> None:
+        self._connections: Any = connections  # redis-py leaves parts of it untyped
+        self._deadline_s = deadline_s
+        self._observe = observe
+
+    async def run(self, script: Script, keys: Keys, args: Args, rid: str = "") -> list[Any]:
+        started_s = time.monotonic()
+        until_s = asyncio.get_running_loop().time() + self._deadline_s
+        connection = await self._send(script, (keys, args), until_s)
+        times_s = (started_s, until_s)
+        reply: list[Any] = await self._reply(connection, script, (keys, args), times_s)
+        check_echo(reply, rid.encode())
+        return reply
+
+    async def send(
+        self, script: Script, keys: Keys, args: Args, rid: str, read: Read[T]
+    ) -> asyncio.Future[T]:
+        started_s = time.monotonic()
+        until_s = asyncio.get_running_loop().time() + self._deadline_s
+        connection = await self._send(script, (keys, args), until_s)
+
+        async def answer() -> T:
+            times_s = (started_s, until_s)
+            reply = await self._reply(connection, script, (keys, args), times_s)
+            check_echo(reply, rid.encode())
+            return read(reply)
+
+        return spawn(answer(), f"{script.name} {rid}", awaited=True)
+
+    async def command(self, *parts: str | bytes | int) -> Any:
+        """One plain command under the same rules."""
+        with Translated(), Deadline(asyncio.get_running_loop().time() + self._deadline_s):
+            connection = await self._connections.get_connection()
+            return await self._exchange(connection, parts)
+
+    async def aclose(self) -> None:
+        await self._connections.disconnect()
+
+    async def _send(
+        self, script: Script, given: tuple[Keys, Args], until_s: float
+    ) -> AbstractConnection:
+        keys, args = given
+        with Translated(), Deadline(until_s):
+            connection: AbstractConnection = await self._connections.get_connection()
+            try:
+                await connection.send_command("EVALSHA", script.sha, len(keys), *keys, *args)
+            except BaseException:
+                await self._drop(connection)
+                raise
+        return connection
+
+    async def _reply(
+        self,
+        connection: AbstractConnection,
+        script: Script,
+        given: tuple[Keys, Args],
+        times_s: tuple[float, float],
+    ) -> Any:
+        started_s, until_s = times_s
+        try:
+            reply = await self._read(connection, until_s)
+        except NoScriptError:
+            await self.command("SCRIPT", "LOAD", script.source)
+            repeated = await self._send(script, given, until_s)
+            try:
+                reply = await self._read(repeated, until_s)
+            except NoScriptError as error:
+                raise StoreUnavailable(f"{script.name}: {error}") from error
+        self._observe(script.name, time.monotonic() - started_s)
+        return reply
+
+    async def _read(self, connection: AbstractConnection, until_s: float) -> Any:
+        with Translated(), Deadline(until_s):
+            return await self._finish(connection)
+
+    async def _exchange(self, connection: AbstractConnection, parts: Sequence[Any]) -> Any:
+        try:
+            await connection.send_command(*parts)
+        except BaseException:
+            await self._drop(connection)
+            raise
+        return await self._finish(connection)
+
+    async def _finish(self, connection: AbstractConnection) -> Any:
+        try:
+            reply = await connection.read_response()
+        except ResponseError:  # a whole reply was read: the connection is clean
+            await self._connections.release(connection)
+            raise
+        except BaseException:
+            await self._drop(connection)
+            raise
+        await self._connections.release(connection)
+        return reply
+
+    async def _drop(self, connection: AbstractConnection) -> None:
+        """Close a connection whose replies can no longer be matched, then free its place."""
+        await connection.disconnect(nowait=True)
+        await self._connections.release(connection)
