@@ -7,9 +7,12 @@ meanings are documented in `docs/metrics.md`; a test compares both.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client.registry import Collector
 
+from gateway.adapters.tallies import Spreads, Tallies, Tally
 from gateway.core.event import LedgerRow, UsageEvent
 from gateway.ports.metrics import Decision
 
@@ -38,24 +41,33 @@ _RATIO_BUCKETS = (
 )
 
 
+_Shown = TypeVar("_Shown", bound=Collector)
+# Kinds of tokens of one settlement, in the order of `ProxyMetrics.charged`.
+_TOKEN_KINDS = ("prompt", "cached", "output", "reasoning", "charged", "held", "overdraft")
+
+
 class _Declare:
     """Makes a process's metrics in a registry of its own, all under one prefix."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
 
-    def counter(self, name: str, meaning: str, *labels: str) -> Counter:
-        return Counter(PREFIX + name, meaning, labels, registry=self._registry)
+    def counter(self, name: str, meaning: str, *labels: str) -> Tallies:
+        return self._shown(Tallies(PREFIX + name, meaning, labels))
 
     def gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
         return Gauge(PREFIX + name, meaning, labels, registry=self._registry)
 
-    def histogram(self, name: str, meaning: str, label: str, buckets: Sequence[float]) -> Histogram:
-        return Histogram(PREFIX + name, meaning, [label], buckets=buckets, registry=self._registry)
+    def histogram(self, name: str, meaning: str, label: str, bounds: Sequence[float]) -> Spreads:
+        return self._shown(Spreads(PREFIX + name, meaning, label, bounds))
 
-    def hold_endings(self) -> Counter:
+    def hold_endings(self) -> Tallies:
         """One metric for both processes: the proxy settles and releases, the sweeper expires."""
         return self.counter("hold_endings", "Holds ended, by how", "kind")
+
+    def _shown(self, collector: _Shown) -> _Shown:
+        self._registry.register(collector)
+        return collector
 
 
 class ProxyMetrics:
@@ -76,6 +88,7 @@ class ProxyMetrics:
             "kind",
         )
         self._cost = declare.counter("cost_gbp", "Cost settled, in GBP", "tier", "model")
+        self._charged: dict[tuple[str, str], list[Tally]] = {}
         self._endings = declare.hold_endings()
         self._added = declare.histogram(
             "added_seconds", "What the gateway took beside the upstream", "phase", _ADDED_BUCKETS
@@ -98,48 +111,52 @@ class ProxyMetrics:
         self._hydrations = declare.counter(
             "hydrations", "Accounts brought back from the ledger, by result", "result"
         )
-        self._unpriced = declare.counter("unpriced", "Calls booked at the default price")
+        self._unpriced = declare.counter("unpriced", "Calls booked at the default price").of()
         self.loop_lag = declare.gauge("loop_lag_seconds", "How late the event loop runs")
 
     def decided(self, tier: str, route: str, decision: Decision, reason: str) -> None:
-        self._decisions.labels(tier, route, decision, reason).inc()
+        self._decisions.of(tier, route, decision, reason).value += 1
 
     def charged(self, event: UsageEvent, hold_tokens: int) -> None:
-        tier, model = event.tier, self._label(event.model)
-        kinds = (
-            ("prompt", event.prompt_tokens),
-            ("cached", event.cached_tokens),
-            ("output", event.output_tokens),
-            ("reasoning", event.reasoning_tokens),
-            ("charged", event.charged_tokens),
-            ("held", hold_tokens),
-            ("overdraft", max(0, event.charged_tokens - hold_tokens)),
-        )
-        for kind, tokens in kinds:
-            if tokens:
-                self._tokens.labels(tier, model, kind).inc(tokens)
-        self._cost.labels(tier, model).inc(event.cost_nano_gbp / _NANO)
+        of = (event.tier, self._label(event.model))
+        tallies = self._charged.get(of)
+        if tallies is None:
+            tallies = self._charged[of] = self._charged_tallies(*of)
+        prompt, cached, output, reasoning, charged, held, overdraft, cost = tallies
+        prompt.value += event.prompt_tokens
+        cached.value += event.cached_tokens
+        output.value += event.output_tokens
+        reasoning.value += event.reasoning_tokens
+        charged.value += event.charged_tokens
+        held.value += hold_tokens
+        if event.charged_tokens > hold_tokens:
+            overdraft.value += event.charged_tokens - hold_tokens
+        cost.value += event.cost_nano_gbp / _NANO
+
+    def _charged_tallies(self, tier: str, model: str) -> list[Tally]:
+        tokens = [self._tokens.of(tier, model, kind) for kind in _TOKEN_KINDS]
+        return [*tokens, self._cost.of(tier, model)]
 
     def prompt_measured(self, model: str, counted_tokens: int, measured_tokens: int) -> None:
-        self._ratio.labels(self._label(model)).observe(measured_tokens / counted_tokens)
+        self._ratio.of(self._label(model)).observe(measured_tokens / counted_tokens)
 
     def hold_ended(self, kind: str) -> None:
-        self._endings.labels(kind).inc()
+        self._endings.of(kind).value += 1
 
     def added_seconds(self, phase: str, seconds: float) -> None:
-        self._added.labels(phase).observe(seconds)
+        self._added.of(phase).observe(seconds)
 
     def first_byte_seconds(self, model: str, seconds: float) -> None:
-        self._first_byte.labels(self._label(model)).observe(seconds)
+        self._first_byte.of(self._label(model)).observe(seconds)
 
     def store_call(self, script: str, seconds: float) -> None:
-        self._calls.labels(script).observe(seconds)
+        self._calls.of(script).observe(seconds)
 
     def hydrated(self, result: str) -> None:
-        self._hydrations.labels(result).inc()
+        self._hydrations.of(result).value += 1
 
     def unpriced(self, model: str) -> None:
-        self._unpriced.inc()
+        self._unpriced.value += 1
 
     def render(self) -> bytes:
         """The text exposition of this process."""
@@ -156,7 +173,8 @@ class JobsMetrics:
         self.registry = CollectorRegistry()
         declare = _Declare(self.registry)
         self._rows = declare.counter("ledger_rows", "Rows booked", "kind", "quality")
-        self._dead = declare.counter("ledger_dead", "Outbox entries that no row could be made of")
+        dead = declare.counter("ledger_dead", "Outbox entries that no row could be made of")
+        self._dead = dead.of()
         self._lag = declare.gauge(
             "ledger_lag_seconds",
             "From settlement to commit in the ledger, oldest of the last batch",
@@ -175,10 +193,10 @@ class JobsMetrics:
         self._epoch = declare.gauge("epoch", "The shard's epoch in the ledger", "shard")
 
     def booked(self, row: LedgerRow) -> None:
-        self._rows.labels(row.kind, row.event.quality).inc()
+        self._rows.of(row.kind, row.event.quality).value += 1
 
     def dead(self, entries: int) -> None:
-        self._dead.inc(entries)
+        self._dead.value += entries
 
     def lag_seconds(self, seconds: float) -> None:
         self._lag.set(seconds)
@@ -191,7 +209,7 @@ class JobsMetrics:
         self._open.set(holds)
 
     def expired(self) -> None:
-        self._endings.labels("expired").inc()
+        self._endings.of("expired").value += 1
 
     def tier_used(self, tier: str, tokens: int) -> None:
         self._used.labels(tier).set(tokens)

@@ -58,6 +58,7 @@ def test_a_settlement_is_counted_in_tokens_of_each_kind_and_in_pounds(proxy: Pro
         ("reasoning", *of): 20,
         ("charged", *of): 240,
         ("held", *of): 400,
+        ("overdraft", *of): 0,
     }
     assert found["cost_gbp_total", "gpt-4o-mini", "free"] == pytest.approx(5.0)
 
