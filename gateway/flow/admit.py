@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+import msgspec
 from msgspec.structs import replace
 
 from gateway.core.event import encode_tail
@@ -43,8 +44,7 @@ _ASKS_MAX = 24
 _LOOK_AGAIN_MS = 250
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True, gc=False):
     """One request as the web read it: who says they are calling, and what they ask.
 
     `received_s` is monotonic time when the head of the request had come.
@@ -62,8 +62,7 @@ class Call:
     idempotency_key: IdempotencyKey | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(msgspec.Struct, frozen=True, gc=False):
     """A call that holds its tokens. `lowered`: the cap is less than was wanted."""
 
     hold: Hold

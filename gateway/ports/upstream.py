@@ -8,8 +8,9 @@ a row for comparing with the invoice.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 
 class UpstreamUnreachable(Exception):
@@ -24,8 +25,7 @@ class UpstreamSilent(Exception):
     """Nothing came for as long as the configuration allows; it may still be working."""
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamCall:
+class UpstreamCall(msgspec.Struct, frozen=True, gc=False):
     """One request: to which upstream by name, which path under its base, on whose behalf.
 
     `model` is its name there, for upstreams that have it in their paths.
@@ -39,8 +39,7 @@ class UpstreamCall:
     user_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamHead:
+class UpstreamHead(msgspec.Struct, frozen=True, gc=False):
     """Status and the headers that may be relayed or booked; all others stay behind."""
 
     status: int

@@ -21,7 +21,7 @@ from gateway.core.inference.moderations import judge_moderation
 from gateway.core.models import Model, ModelTable
 from gateway.core.plan import Plan
 from gateway.core.refusal import Case, Refused
-from gateway.core.rid import make_rid
+from gateway.core.rid import Rids
 from gateway.core.routes import Route, match_route
 from gateway.flow.admit import Call
 from gateway.flow.free import FreeCall, FreeExchange
@@ -75,6 +75,7 @@ class Proxy:
         self._identities = identities
         self._settings = settings
         self._metrics, self._clock = observers
+        self._rids = Rids(os.urandom(8))
         self.draining = False
         self._in_flight = 0
         self._idle = asyncio.Event()
@@ -100,7 +101,7 @@ class Proxy:
 
     async def _handle(self, request: web.BaseRequest) -> Response:
         received_s = self._clock.monotonic_s()
-        rid = make_rid(self._clock.now_ms(), os.urandom(10))
+        rid = self._rids.next(self._clock.now_ms())
         route_name = "none"
         try:
             if self.draining:

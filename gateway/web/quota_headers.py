@@ -6,13 +6,16 @@ never changes its meaning.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from gateway.core.idempotency import Remembered
 from gateway.core.refusal import QuotaView
 from gateway.ports.answer import AnswerHead
 from gateway.ports.upstream import UpstreamHead
+
+Header = tuple[str, str]
 
 # In place of aiohttp's own, which tells its version and Python's.
 SERVER = ("Server", "quota-gateway")
@@ -20,65 +23,78 @@ SERVER = ("Server", "quota-gateway")
 
 def reset_at(quota: QuotaView) -> str:
     """When the period ends, RFC 3339 in UTC."""
-    return f"{datetime.fromtimestamp(quota.reset_at_ms / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return _instant(quota.reset_at_ms)
+
+
+@lru_cache(maxsize=1024)  # a period has one end, and few different ones are running
+def _instant(at_ms: int) -> str:
+    return f"{datetime.fromtimestamp(at_ms / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def quota_headers(
     quota: QuotaView, decision: str, thresholds_percent: Sequence[int]
-) -> Iterator[tuple[str, str]]:
+) -> list[Header]:
     """The headers that every answer about a known payer has."""
-    yield "x-quota-decision", decision
-    yield "x-quota-limit-tokens", str(quota.limit_tokens)
-    yield "x-quota-remaining-tokens", str(quota.remaining_tokens)
-    yield "x-quota-held-tokens", str(quota.held_tokens)
-    yield "x-quota-reset", reset_at(quota)
-    passed = [
-        percent
-        for percent in thresholds_percent
-        if quota.used_tokens * 100 >= percent * quota.limit_tokens
+    headers = [
+        ("x-quota-decision", decision),
+        ("x-quota-limit-tokens", str(quota.limit_tokens)),
+        ("x-quota-remaining-tokens", str(quota.remaining_tokens)),
+        ("x-quota-held-tokens", str(quota.held_tokens)),
+        ("x-quota-reset", reset_at(quota)),
     ]
-    if passed and quota.limit_tokens:
-        yield "x-quota-warning", str(max(passed))
+    passed = _passed(quota, thresholds_percent)
+    if passed:
+        headers.append(("x-quota-warning", str(passed)))
+    return headers
 
 
-def answer_headers(
-    head: AnswerHead, thresholds_percent: Sequence[int]
-) -> Iterator[tuple[str, str]]:
+def _passed(quota: QuotaView, thresholds_percent: Sequence[int]) -> int:
+    """The highest threshold that is passed, 0 for none. They rise."""
+    used, limit = quota.used_tokens * 100, quota.limit_tokens
+    if not limit or not thresholds_percent or used < thresholds_percent[0] * limit:
+        return 0
+    return max(percent for percent in thresholds_percent if used >= percent * limit)
+
+
+def answer_headers(head: AnswerHead, thresholds_percent: Sequence[int]) -> list[Header]:
     """All headers of an admitted call's answer but the framing."""
-    yield "Content-Type", head.content_type
-    yield SERVER
-    yield "x-request-id", head.rid
-    yield from quota_headers(head.quota, "admitted", thresholds_percent)
+    headers = [("Content-Type", head.content_type), SERVER, ("x-request-id", head.rid)]
+    headers += quota_headers(head.quota, "admitted", thresholds_percent)
     if head.charged_tokens is not None:
-        yield "x-quota-charged-tokens", str(head.charged_tokens)
+        headers.append(("x-quota-charged-tokens", str(head.charged_tokens)))
     if head.output_cap_tokens is not None:
-        yield "x-quota-output-cap-tokens", str(head.output_cap_tokens)
-    yield from _of_upstream(head)
+        headers.append(("x-quota-output-cap-tokens", str(head.output_cap_tokens)))
+    return headers + _of_upstream(head)
 
 
-def free_headers(head: UpstreamHead, rid: str) -> Iterator[tuple[str, str]]:
+def free_headers(head: UpstreamHead, rid: str) -> list[Header]:
     """All headers of a free call's answer but the framing: no quota was looked at."""
-    yield "Content-Type", head.content_type
-    yield SERVER
-    yield "x-request-id", rid
-    yield "x-quota-decision", "admitted"
-    yield from _of_upstream(head)
+    return [
+        ("Content-Type", head.content_type),
+        SERVER,
+        ("x-request-id", rid),
+        ("x-quota-decision", "admitted"),
+        *_of_upstream(head),
+    ]
 
 
-def _of_upstream(head: AnswerHead | UpstreamHead) -> Iterator[tuple[str, str]]:
+def _of_upstream(head: AnswerHead | UpstreamHead) -> list[Header]:
+    headers = list(head.relayed)
     if head.status >= 400:
-        yield "x-quota-source", "upstream"
+        headers.append(("x-quota-source", "upstream"))
     if head.retry_after is not None:
-        yield "Retry-After", head.retry_after
-    yield from head.relayed
+        headers.append(("Retry-After", head.retry_after))
+    return headers
 
 
-def replay_headers(first: Remembered) -> Iterator[tuple[str, str]]:
+def replay_headers(first: Remembered) -> list[Header]:
     """The headers of an answer that was given before. Its charge was the first call's, so none is
     told here: whoever adds up the charges counts it once."""
-    yield "Content-Type", first.content_type
-    yield SERVER
-    yield "x-request-id", first.rid
-    yield "x-quota-decision", "admitted"
-    yield "x-quota-charged-tokens", "0"
-    yield "idempotent-replayed", "true"
+    return [
+        ("Content-Type", first.content_type),
+        SERVER,
+        ("x-request-id", first.rid),
+        ("x-quota-decision", "admitted"),
+        ("x-quota-charged-tokens", "0"),
+        ("idempotent-replayed", "true"),
+    ]

@@ -11,10 +11,13 @@ from aiohttp import web
 from gateway.core.idempotency import HEADER, IdempotencyKey, read_key
 from gateway.core.refusal import Case, Refused
 from gateway.core.routes import Route
+from gateway.web.connection import connection_of
 
 TAG_CHARS_MAX = 64
 CLIENT_ID_CHARS_MAX = 128
 _RETRIES_MAX = 1000
+# A client that asks first whether its body is wanted (RFC 9110, section 10.1.1) waits for this.
+_GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 def bearer_key(request: web.BaseRequest) -> str:
@@ -32,10 +35,18 @@ async def read_body(request: web.BaseRequest, bytes_max: int) -> bytes:
             "A compressed request body is not accepted. Send it without Content-Encoding.",
             param="Content-Encoding",
         )
+    content = request.content
+    if content.is_eof():  # it came with its head
+        whole = content.read_nowait()
+        if len(whole) > bytes_max:
+            raise _too_large(bytes_max)
+        return whole
     if (request.content_length or 0) > bytes_max:
         raise _too_large(bytes_max)
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        connection_of(request).send(_GO_ON)
     body = bytearray()
-    async for data in request.content.iter_any():
+    async for data in content.iter_any():
         body += data
         if len(body) > bytes_max:
             raise _too_large(bytes_max)

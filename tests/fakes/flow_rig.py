@@ -14,6 +14,8 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
+from msgspec import structs
+
 from gateway.core.event import LedgerRow, ledger_row
 from gateway.core.idempotency import read_key
 from gateway.core.identity import key_digest, shard_of
@@ -209,7 +211,7 @@ class FlowRig:
     def keyed(self, key: str, idempotency_key: str = "once", **body: Any) -> Call:
         """The same with an idempotency key, for the body as it is given."""
         call, asked = self.call(key, **body), json.dumps(body).encode()
-        return replace(call, idempotency_key=read_key(idempotency_key, CHAT.name, asked))
+        return structs.replace(call, idempotency_key=read_key(idempotency_key, CHAT.name, asked))
 
     async def spend(self, key: str) -> LedgerRow:
         """One call of 50 tokens to its end; its row, which the ledger does not have yet."""
