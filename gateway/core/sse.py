@@ -103,11 +103,14 @@ class SseReader:
 
 def _whole_events(chunk: bytes) -> list[SseEvent] | None:
     """The common case, three times as fast: complete events, LF line ends, one blank line each."""
-    line, _, rest = chunk.partition(b"\n")
-    if rest == b"\n" and line.startswith(b"data: ") and _CR not in line:
-        return [SseEvent(chunk, line[6:])]
-    if not chunk.endswith(b"\n\n") or _CR in chunk:
+    first, _, rest = chunk.partition(b"\n")
+    if rest == b"\n" and first.startswith(b"data: ") and _CR not in first:
+        return [SseEvent(chunk, first[6:])]
+    second, _, rest = rest.partition(b"\n")
+    if _CR in chunk or not chunk.endswith(b"\n\n"):
         return None
+    if rest == b"\n" and first.startswith(b"event: ") and second.startswith(b"data: "):
+        return [SseEvent(chunk, second[6:], first[7:].decode("utf-8", "replace"))]
     events = []
     for body in chunk[:-2].split(b"\n\n"):
         if not body or body[0] == _LF or body[-1] == _LF:  # blank lines of their own

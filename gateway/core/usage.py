@@ -6,7 +6,6 @@ their APIs, and what they share is here. How tokens become charges is not known 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -31,8 +30,7 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     audio_output_tokens: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Apart:
+class Apart(msgspec.Struct, frozen=True, gc=False):
     """Wire values of counts that only some models have, each with a price of its own."""
 
     cache_write: Any = None

@@ -19,8 +19,8 @@ CAPS: Final = ("max_completion_tokens", "max_tokens", "n_predict")
 
 def asked_cap(body: Mapping[str, Any], least: int = 1) -> int | None:
     """The caller's cap, the smallest where there are several; None when it names none."""
-    caps = (whole(body, name, least=least) for name in CAPS)
-    return min((cap for cap in caps if cap is not None), default=None)
+    caps = [whole(body, name, least=least) for name in CAPS if name in body]
+    return min([cap for cap in caps if cap is not None], default=None)
 
 
 def cap_bounds(called: str, asked: int | None, model: Model) -> tuple[int, int]:

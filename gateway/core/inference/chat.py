@@ -38,7 +38,7 @@ from gateway.core.refusal import Case
 from gateway.core.sse import SseEvent
 
 # A stored prompt, and a search that is billed by the call.
-_UNSUPPORTED = (*STORED, "prompt", "web_search_options")
+_UNSUPPORTED = STORED | {"prompt", "web_search_options"}
 _MODALITIES = ("text", "audio")
 _METERED_PARTS = ("text", "refusal", "image_url", "input_audio")
 _METERED_TOOLS = ("function", "custom")
@@ -110,7 +110,7 @@ def judge_chat(raw: bytes) -> ChatRequest:
     body = read_object(raw)
     refuse_fields(body, _UNSUPPORTED)
     model = model_of(body)
-    pictures = _judge_messages(body.get("messages"))
+    pictures, heard = _judge_messages(body.get("messages"))
     _judge_tools(body.get("tools"))
     return ChatRequest(
         body=body,
@@ -120,7 +120,7 @@ def judge_chat(raw: bytes) -> ChatRequest:
         choices=whole(body, "n", CHOICES_MAX) or 1,
         output_tokens_asked=asked_cap(body),
         predicted=_predicted(body),
-        sound=_spoken(body) or _heard(body["messages"]),
+        sound=_spoken(body) or heard,
         service_tier=service_tier_of(body),
         pictures=tuple(pictures),
     )
@@ -162,36 +162,37 @@ def _spoken(body: Mapping[str, Any]) -> str | None:
     return "audio" if audio is not None else None
 
 
-def _heard(messages: list[dict[str, Any]]) -> str | None:
-    """Where the first recording stands in messages that were judged."""
-    for place, message in enumerate(messages):
-        content = message.get("content")
-        for number, part in enumerate(content if isinstance(content, list) else ()):
-            if part["type"] == "input_audio":
-                return f"messages[{place}].content[{number}]"
-    return None
-
-
-def _judge_messages(messages: Any) -> list[Picture]:
-    """Refused when a message is malformed; the pictures in all of them."""
+def _judge_messages(messages: Any) -> tuple[list[Picture], str | None]:
+    """The pictures in all messages, and where the first recording stands; Refused when a message is
+    malformed. Where something stands is put into words only once somebody needs to know."""
     if not isinstance(messages, list) or not messages:
         raise invalid("messages", "a list of at least one message")
     pictures: list[Picture] = []
+    heard: str | None = None
     for place, message in enumerate(messages):
-        where = f"messages[{place}]"
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-            raise invalid(where, "an object with a role")
+            raise invalid(f"messages[{place}]", "an object with a role")
         if message.get("audio"):
-            raise unsupported(f"{where}.audio", "is not available through this gateway")
+            raise unsupported(f"messages[{place}].audio", "is not available through this gateway")
         content = message.get("content")
         if isinstance(content, list):
             for number, part in enumerate(content):
-                picture = _judge_part(f"{where}.content[{number}]", part)
+                if _is_text(part):
+                    continue
+                where = f"messages[{place}].content[{number}]"
+                picture = _judge_part(where, part)
                 if picture is not None:
                     pictures.append(picture)
+                elif part["type"] == "input_audio":
+                    heard = heard or where
         elif content is not None and not isinstance(content, str):
-            raise invalid(f"{where}.content", "text or a list of content parts")
-    return pictures
+            raise invalid(f"messages[{place}].content", "text or a list of content parts")
+    return pictures, heard
+
+
+def _is_text(part: Any) -> bool:
+    """True for the usual part; anything else is looked at closely."""
+    return type(part) is dict and part.get("type") == "text" and isinstance(part.get("text"), str)
 
 
 def _judge_part(where: str, part: Any, kinds: tuple[str, ...] = _METERED_PARTS) -> Picture | None:

@@ -123,6 +123,20 @@ class Chunk(_Answer, frozen=True, gc=False):
         """True for the chunk about the call as a whole that comes when usage was asked for."""
         return self.wire_usage is not None and self.choices == []
 
+    def only_text(self, tier_so_far: str | None) -> str | None:
+        """The content of a chunk that has one choice and nothing new beside it, else None."""
+        if self.wire_usage is not None or self.error is not None:
+            return None
+        if self.wire_tier != tier_so_far and self.wire_tier is not None:
+            return None
+        if not self.choices or len(self.choices) > 1:
+            return None
+        choice = self.choices[0]
+        delta = choice.delta
+        if delta is None or choice.text is not None:
+            return None
+        return delta.content if delta == _Message(content=delta.content) else None
+
 
 _Said = TypeVar("_Said", Completion, Chunk)
 _DONE: Final = Chunk()

@@ -16,7 +16,7 @@ from gateway.core.inference.request import Sending
 CHOICES_MAX: Final = 128
 """OpenAI's own bound on n."""
 
-STORED: Final = ("background", "container", "conversation", "previous_response_id")
+STORED: Final = frozenset({"background", "container", "conversation", "previous_response_id"})
 """Objects of the one upstream account, and work that ends after its answer."""
 
 # Upstream takes `metadata` only for answers that it stores.
@@ -33,7 +33,9 @@ def asked_usage(body: Mapping[str, Any]) -> bool:
 
 def sent_body(body: Mapping[str, Any], stream: bool, sending: Sending) -> dict[str, Any]:
     """The body on its way to an upstream, still without a cap."""
-    sent = {name: value for name, value in body.items() if name not in _LEFT_OUT}
+    sent = dict(body)
+    for name in _LEFT_OUT:
+        sent.pop(name, None)
     sent["model"] = sending.model
     if not sending.dialect.stream_usage:
         sent.pop("stream_options", None)

@@ -39,7 +39,7 @@ from gateway.core.sse import SseEvent
 
 OUTPUT_TOKENS_DEFAULT = 16  # OpenAI's, for this route alone
 # `prompt_embeds` is vLLM's: a prompt as a tensor, whose tokens cannot be counted here.
-_UNSUPPORTED = (*STORED, "prompt_embeds")
+_UNSUPPORTED = STORED | {"prompt_embeds"}
 
 
 class CompletionsRequest(msgspec.Struct, frozen=True, gc=False):

@@ -53,10 +53,14 @@ class EmbeddingsAnswer(msgspec.Struct, frozen=True, gc=False):
     def texts(self) -> Sequence[str]:
         return ()
 
+    def only_text(self, tier_so_far: str | None) -> str | None:
+        return None
+
 
 _decoder = msgspec.json.Decoder(EmbeddingsAnswer)
 _UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _USAGE_KEY: Final = b'"usage"'
+_UNSUPPORTED: Final = frozenset({"stream"})
 
 
 class EmbeddingsRequest(msgspec.Struct, frozen=True, gc=False):
@@ -111,7 +115,7 @@ class EmbeddingsRequest(msgspec.Struct, frozen=True, gc=False):
 def judge_embeddings(raw: bytes) -> EmbeddingsRequest:
     """Read a request; Refused when it is malformed."""
     body = read_object(raw)
-    refuse_fields(body, ("stream",))
+    refuse_fields(body, _UNSUPPORTED)
     model = model_of(body)
     inputs = inputs_of(body.get("input"))
     if inputs is None:

@@ -6,7 +6,7 @@ length. What the fields mean is not known here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from gateway.core.refusal import Case, Refused
@@ -53,11 +53,13 @@ def whole(
     return value
 
 
-def refuse_fields(body: Mapping[str, Any], names: Iterable[str]) -> None:
+def refuse_fields(body: Mapping[str, Any], names: frozenset[str]) -> None:
     """Refused when one of these asks for anything. An empty object counts as asking:
     `web_search_options: {}` is how a search is switched on."""
-    for name in names:
-        if body.get(name) is not None and body[name] is not False:
+    if names.isdisjoint(body):
+        return
+    for name, value in body.items():
+        if name in names and value is not None and value is not False:
             raise unsupported(name, "is not available through this gateway")
 
 

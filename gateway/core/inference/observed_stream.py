@@ -16,10 +16,28 @@ from gateway.core.usage import Usage, believe
 # Text waits until there is this much of it: a tokenizer costs less on one long text than on many
 # short ones, and 8 KB for each of 5,000 streams are 40 MB.
 _COUNT_CHARS = 8192
+# A piece of a word takes 50 bytes more than its letters, so this many become one.
+_PIECES_MAX = 64
 
 
 class ObservedStream:
     """The stream that answers `request`. `events`: how many with data have passed."""
+
+    __slots__ = (
+        "_count",
+        "_counted_tokens",
+        "_reader",
+        "_reported",
+        "_request",
+        "_waiting",
+        "_waiting_chars",
+        "_wrote_text",
+        "answer_id",
+        "events",
+        "has_error",
+        "is_done",
+        "service_tier",
+    )
 
     def __init__(self, request: InferenceRequest, count: Count) -> None:
         self._request = request
@@ -66,6 +84,10 @@ class ObservedStream:
             return True
         said = self._request.read_event(event)
         self.events += 1
+        text = said.only_text(self.service_tier)
+        if text and self.answer_id is not None:
+            self._take(text)
+            return True
         self.is_done = self.is_done or said.is_done
         self.has_error = self.has_error or said.is_error
         self.answer_id = self.answer_id or said.id
@@ -73,9 +95,14 @@ class ObservedStream:
         self._reported = said.usage or self._reported
         # The last event may tell the whole answer once more; it counts where nothing came before.
         for text in () if said.is_done and self._wrote_text else said.texts():
-            self._wrote_text = True
-            self._waiting.append(text)
-            self._waiting_chars += len(text)
+            self._take(text)
+        return not self._request.hides(said)
+
+    def _take(self, text: str) -> None:
+        self._wrote_text = True
+        self._waiting.append(text)
+        self._waiting_chars += len(text)
         if self._waiting_chars >= _COUNT_CHARS:
             self.written_tokens()
-        return not self._request.hides(said)
+        elif len(self._waiting) >= _PIECES_MAX:
+            self._waiting = ["".join(self._waiting)]

@@ -90,6 +90,11 @@ class StreamEvent(Protocol):
         """The pieces of text in it that the model wrote, for counting."""
         ...
 
+    def only_text(self, tier_so_far: str | None) -> str | None:
+        """The text of an event with one piece of it and nothing new beside, as nearly all events of
+        a stream are: no usage, no end, no error, no other service tier. None for any other."""
+        ...
+
 
 class InferenceRequest(Protocol):
     """A request of any API. `choices`: how many answers may take the output cap, each.

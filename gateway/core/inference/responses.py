@@ -43,18 +43,20 @@ from gateway.core.sse import SseEvent
 
 # Stored objects and rights of the one upstream account, work that ends after its answer, and
 # compaction, which is another call within the call.
-_UNSUPPORTED = (
-    "access_programs",
-    "background",
-    "background_options",
-    "container",
-    "context_management",
-    "conversation",
-    "file_ids",
-    "previous_response_id",
-    "prompt",
-    "tool_resources",
-    "vector_store_ids",
+_UNSUPPORTED = frozenset(
+    {
+        "access_programs",
+        "background",
+        "background_options",
+        "container",
+        "context_management",
+        "conversation",
+        "file_ids",
+        "previous_response_id",
+        "prompt",
+        "tool_resources",
+        "vector_store_ids",
+    }
 )
 _CACHE_KEPT = "30m"
 # The others belong to hosted tools.

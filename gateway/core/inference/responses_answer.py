@@ -19,6 +19,10 @@ from gateway.core.usage import Apart, Usage, believe, detail, label, usage_of
 
 _LAST: Final = frozenset({"response.completed", "response.incomplete", "response.failed"})
 _ERRORS: Final = frozenset({"error", "response.failed"})
+_TEXT_DELTAS: Final = frozenset(
+    {"response.output_text.delta", "response.function_call_arguments.delta"}
+    | {"response.reasoning_summary_text.delta", "response.reasoning_text.delta"}
+)
 _SOUND: Final = "response.audio.delta"
 _OPAQUE: Final = "opaque.delta"  # what is given to an event that cannot be read and has no name
 
@@ -60,7 +64,10 @@ class ResponsesAnswer(msgspec.Struct, frozen=True, gc=False):
     @property
     def usage(self) -> Usage | None:
         """The usage as far as this answer can tell."""
-        return believe(read_usage(self.wire_usage), wrote_text=bool(self.texts()))
+        usage = read_usage(self.wire_usage)
+        if usage is None or usage.output_tokens:
+            return usage
+        return believe(usage, wrote_text=bool(self.texts()))
 
     def texts(self) -> list[str]:
         """The pieces of text the model wrote, for counting: messages, calls, reasoning."""
@@ -119,6 +126,12 @@ class ResponsesEvent(msgspec.Struct, frozen=True, gc=False):
             return [self.item.name] if self.item and self.item.name else []
         return self.response.texts() if self.response and self.is_done else []
 
+    def only_text(self, tier_so_far: str | None) -> str | None:
+        """The text of a delta, None for any other event."""
+        if self.kind in _TEXT_DELTAS and self.response is None and self.error is None:
+            return self.delta if type(self.delta) is str else None
+        return None
+
 
 _DONE: Final = ResponsesEvent()
 _answer_decoder = msgspec.json.Decoder(ResponsesAnswer)
@@ -140,11 +153,11 @@ def read_answer(raw: bytes) -> ResponsesAnswer:
 def read_event(data: bytes, name: str = "") -> ResponsesEvent:
     """The data of one event, and the event's name. Never raises: what is not JSON is an opaque
     event to be relayed, whose text is all of it, unless its name says that it holds none."""
-    if data.strip() == b"[DONE]":
-        return _DONE
     try:
         event = _event_decoder.decode(data)
     except _UNREADABLE:
+        if data.strip() == b"[DONE]":
+            return _DONE
         event = _odd_event(data, name)
     return event if event.kind else msgspec.structs.replace(event, kind=name)
 

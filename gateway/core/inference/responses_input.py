@@ -129,8 +129,10 @@ def _judge_parts(where: str, parts: Any, with_pictures: bool = False) -> None:
     for place, part in enumerate(parts):
         if not isinstance(part, dict) or not isinstance(part.get("type"), str):
             raise invalid(f"{where}[{place}]", "an object with a type")
-        if part["type"] in _TEXT_PARTS:
-            _judge_texts(f"{where}[{place}]", part, (_TEXT_PARTS[part["type"]],))
+        text = _TEXT_PARTS.get(part["type"])
+        if text is not None:
+            if not isinstance(part.get(text), str):
+                raise invalid(f"{where}[{place}].{text}", "text")
         elif part["type"] != "input_image" or not with_pictures:
             raise _not_metered(f"{where}[{place}]", part["type"])
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from itertools import chain
 from typing import Any, Final
 
 from gateway.core.prompt.sound import count_sound
@@ -42,6 +43,8 @@ _UNSHOWN: Final[Mapping[str, type]] = {
     "additionalProperties": bool,
     "$schema": str,
 }
+_NUMBERS: Final = frozenset({int, float})  # true and false are neither
+_CONTAINERS: Final = (dict, list)
 _NUMERIC: Final = {"integer": "number"}
 # One for all: `json.dumps` with these options makes a new one for each value.
 _encoder: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
@@ -74,16 +77,21 @@ def has_no_more_tokens_than_bytes(body: Mapping[str, Any]) -> bool:
     and two things in them may grow: numbers in a list, which get ` | ` between them, and floats
     (1e15 is shown with all its digits).
     """
-    return not any(grows(body.get(name)) for name in ("tools", "functions", "response_format"))
+    shown = [body[name] for name in ("tools", "functions", "response_format") if name in body]
+    return not any(map(grows, shown))
 
 
 def grows(value: Any) -> bool:
-    """True when a tool or schema may have more tokens as it is shown than bytes as it came."""
-    if isinstance(value, dict):
-        return any(map(grows, value.values()))
-    if isinstance(value, list):
-        return any(type(item) is int or grows(item) for item in value)
-    return isinstance(value, float)
+    """True when a tool or schema may have more tokens as it is shown than bytes as it came. Level
+    by level, because one of many small objects is looked at on the event loop."""
+    level: list[Any] = [{"": value}]
+    while level:
+        in_objects = list(chain.from_iterable(v.values() for v in level if type(v) is dict))
+        in_lists = list(chain.from_iterable(v for v in level if type(v) is list))
+        if float in map(type, in_objects) or not _NUMBERS.isdisjoint(map(type, in_lists)):
+            return True
+        level = [item for item in chain(in_objects, in_lists) if type(item) in _CONTAINERS]
+    return False
 
 
 def count_content(content: Any, count: Count) -> int:
