@@ -12,9 +12,9 @@ import secrets
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
-from gateway.adapters.http_upstream import HttpUpstream
 from gateway.adapters.prometheus_metrics import ProxyMetrics
 from gateway.adapters.tokenizer.bpe import BpeTokenizer
+from gateway.adapters.upstream.opening import open_upstream
 from gateway.app.process import answer_supervisor, say_ready, stop_signal, watch_loop
 from gateway.app.proxy_terms import origins_of, proxy_settings_of, repeat_terms_of, terms_of
 from gateway.app.secrets_of_state import pepper_of
@@ -33,6 +33,7 @@ from gateway.flow.repeat import Repeats
 from gateway.flow.settlements import Settlements
 from gateway.ports.quota_store import StoreUnavailable
 from gateway.ports.tasks import spawn
+from gateway.ports.upstream import Upstream
 from gateway.web.proxy import Proxy
 from gateway.web.servers import Listener, listen_raw
 
@@ -58,7 +59,7 @@ async def run_proxy(settings: Settings, tokenizer: BpeTokenizer) -> None:
         stores = await stack.enter_async_context(
             open_stores(settings, metrics, "proxy", deadline_s)
         )
-        upstream = HttpUpstream(origins_of(settings))
+        upstream = open_upstream(origins_of(settings))
         stack.push_async_callback(upstream.close)
         await stores.shards.join(secrets.token_hex(8))
         worker = Worker(settings, stores, metrics, tokenizer, upstream)
@@ -86,7 +87,7 @@ class Worker:
         stores: OpenStores,
         metrics: ProxyMetrics,
         tokenizer: BpeTokenizer,
-        upstream: HttpUpstream,
+        upstream: Upstream,
     ) -> None:
         self._store = stores.store
         terms = terms_of(settings)

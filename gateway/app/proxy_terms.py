@@ -5,7 +5,7 @@ Nothing is decided here: every value stands in the file, checked.
 
 from __future__ import annotations
 
-from gateway.adapters.http_upstream import Origin
+from gateway.adapters.upstream.origin import Origin
 from gateway.config import Settings
 from gateway.core.inference.request import Dialect
 from gateway.core.models import ModelTable

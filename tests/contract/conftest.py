@@ -1,4 +1,4 @@
-"""One migrated database a session, empty for each contract test.
+"""One migrated database a session, empty for each contract test; and both adapters of Upstream.
 
 Emptying takes a few milliseconds where a database of its own takes some hundred.
 """
@@ -6,17 +6,21 @@ Emptying takes a few milliseconds where a database of its own takes some hundred
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+import uvloop
 
 from gateway.adapters.embedded import RunningServer
 from gateway.adapters.postgres.connection import Pool, open_pool
 from gateway.adapters.postgres.directory import PostgresDirectory
 from gateway.adapters.postgres.ledger import PostgresLedger
 from gateway.adapters.postgres.migrate import migrate
+from gateway.adapters.upstream.direct import DirectUpstream
+from gateway.adapters.upstream.session import SessionUpstream
+from tests.contract.upstream_calls import OpenTo, opener
 
 # What an earlier test left connected may still hold locks. The role of a replica passes the
 # triggers by which the ledger refuses to be emptied; only a superuser may take it.
@@ -28,6 +32,20 @@ DELETE FROM ledger; DELETE FROM shards; DELETE FROM shard_count; DELETE FROM per
 DELETE FROM ledger_dead; DELETE FROM users; DELETE FROM api_keys; DELETE FROM audit;
 DELETE FROM packs;
 """
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """What speaks to an upstream has to do so on both event loops."""
+    if item.path.name.startswith("test_upstream"):
+        return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+    return {"asyncio": asyncio.new_event_loop}
+
+
+@pytest.fixture(params=[DirectUpstream, SessionUpstream], ids=["direct", "session"])
+def open_to(request: pytest.FixtureRequest) -> OpenTo:
+    return opener(request.param)
 
 
 @pytest.fixture(scope="session")

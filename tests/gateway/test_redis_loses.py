@@ -20,10 +20,10 @@ import pytest
 import redis.asyncio
 
 from gateway.adapters.embedded import EmbeddedError, RunningServer, start_redis
-from gateway.adapters.http_upstream import HttpUpstream
 from gateway.adapters.postgres.ledger import PostgresLedger
 from gateway.adapters.prometheus_metrics import JobsMetrics, ProxyMetrics
 from gateway.adapters.tokenizer.bpe import BpeTokenizer
+from gateway.adapters.upstream.direct import DirectUpstream
 from gateway.app.jobs_process import drain_of
 from gateway.app.ledger_schema import prepare_ledger
 from gateway.app.proxy_process import Worker, loaded_tokenizer
@@ -111,7 +111,7 @@ async def gateways(settings: Settings, count: int = 3) -> AsyncIterator[list[Gat
         for _ in range(count):
             metrics = ProxyMetrics(settings.models)
             stores = await stack.enter_async_context(open_stores(settings, metrics, "tests", 5.0))
-            upstream = HttpUpstream({})
+            upstream = DirectUpstream({})
             stack.push_async_callback(upstream.close)
             made.append(Gateway(stores, Worker(settings, stores, metrics, tokenizer, upstream)))
             await stores.shards.join(f"gateway-{len(made)}")

@@ -1,0 +1,216 @@
+"""The bytes that come after one request, read as one answer: its head, and its body in parts.
+
+Each answer has a reader and a parser of its own, so nothing that one call received can reach
+another. llhttp (by httptools) judges heads and takes chunks apart; what it lets pass although it is
+not plain HTTP/1 is refused here. A doubt that comes after the end of an answer does not spoil the
+answer, only the connection. It knows no socket and no time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+from gateway.adapters.upstream.origin import READ_HEADERS, head_of
+from gateway.ports.upstream import UpstreamBroke, UpstreamHead
+
+HEAD_BYTES_MAX = 32 * 2**10
+HEADERS_MAX = 128
+# "Early hints" and the like before the answer proper; each has a head of its own.
+INTERIM_MAX = 8
+# Bytes of a chunked body that come without body: extensions, trailers, leading zeros of sizes.
+FRAMING_BYTES_MAX = 64 * 2**10
+_HEAD_END = b"\r\n\r\n"
+_BEGINNING = b"HTTP/1."
+_NAMES = {name.encode(): name for name in (*READ_HEADERS, "content-length", "transfer-encoding")}
+# Of these, two of a kind would be a matter of taste; of Content-Length llhttp refuses a second.
+_SINGLE = ("transfer-encoding", "content-encoding")
+_NOT_HTTP = (HttpParserError, HttpParserUpgrade)
+
+
+class ResponseReader:
+    """Feed it what arrives, in pieces of any size. UpstreamBroke means: close the connection.
+
+    `head` is None until it has come whole. `parts` are what has come of the body; whoever takes
+    them empties the list in place. `is_reusable` is the connection's, once `is_complete` is true.
+    """
+
+    __slots__ = (
+        "_framing_bytes",
+        "_has_headers",
+        "_interims",
+        "_left",
+        "_parser",
+        "_partial",
+        "head",
+        "is_complete",
+        "is_reusable",
+        "on_body",
+        "on_header",
+        "parts",
+    )
+
+    def __init__(self) -> None:
+        self.head: UpstreamHead | None = None
+        self.parts: list[bytes] = []
+        self.is_complete = False
+        self.is_reusable = False
+        self._partial: bytearray | None = None
+        self._interims = 0
+        self._parser: HttpResponseParser | None = None  # while it is needed: it points back here
+        self._has_headers = False
+        self._left: int | None = 0  # bytes; None is a body that ends with the connection
+        self._framing_bytes = 0
+        # The parser calls these two straight, with no function of ours between.
+        self.on_body = self.parts.append
+        self.on_header: Callable[[bytes, bytes], bytes] | None = None
+
+    def feed(self, data: bytes) -> None:
+        """Take what arrived."""
+        if self.head is None:
+            rest = self._feed_head(data)
+            if rest is None:
+                return
+            data = rest
+        if self._parser is not None:
+            self._feed_chunked(self._parser, data)
+        else:
+            self._feed_plain(data)
+
+    def end(self) -> None:
+        """The server ended the connection in good order; only a body without a length may."""
+        if self.head is None or self._left is not None:
+            raise UpstreamBroke("the connection ended before the answer did")
+        self.is_complete = True
+
+    def _feed_head(self, data: bytes) -> bytes | None:
+        """What stands behind the head, or None while it is not whole."""
+        while data:
+            partial = self._partial
+            if partial is None:
+                end = data.find(_HEAD_END)
+            else:
+                seen = max(0, len(partial) - len(_HEAD_END) + 1)
+                partial += data
+                end = partial.find(_HEAD_END, seen)
+            if end < 0:
+                self._keep_partial(bytearray(data) if partial is None else partial)
+                return None
+            if partial is not None:
+                data, self._partial = bytes(partial), None
+            end += len(_HEAD_END)
+            is_final, data = self._read_head(data[:end]), data[end:]
+            if is_final:
+                return data
+        return None
+
+    def _keep_partial(self, partial: bytearray) -> None:
+        if len(partial) > HEAD_BYTES_MAX:
+            raise UpstreamBroke(f"the answer's head is larger than {HEAD_BYTES_MAX} bytes")
+        if not _BEGINNING.startswith(partial[: len(_BEGINNING)]):
+            raise UpstreamBroke("the answer is not HTTP/1")
+        self._partial = partial
+
+    def _read_head(self, head: bytes) -> bool:
+        """Take a whole head. False for an interim one (1xx): the answer's own is still to come."""
+        if len(head) > HEAD_BYTES_MAX:
+            raise UpstreamBroke(f"the answer's head is larger than {HEAD_BYTES_MAX} bytes")
+        if not head.startswith(_BEGINNING) or b"\0" in head:
+            raise UpstreamBroke("the answer is not HTTP/1")
+        raw: dict[bytes, bytes] = {}
+        self.on_header = raw.setdefault
+        self._has_headers = False
+        self._parser = parser = HttpResponseParser(self)
+        try:
+            parser.feed_data(head)
+        except _NOT_HTTP as error:
+            self._parser = None
+            raise UpstreamBroke(f"the answer is not HTTP/1: {error}") from None
+        if len(raw) > HEADERS_MAX or not self._has_headers:
+            raise UpstreamBroke(f"the answer's head has more than {HEADERS_MAX} headers")
+        headers = {
+            known: value.strip().decode("latin-1")
+            for name, value in raw.items()
+            if (known := _NAMES.get(name.lower())) is not None
+        }
+        for name in _SINGLE:
+            if name in headers and head.lower().count(b"\r\n" + name.encode() + b":") > 1:
+                raise UpstreamBroke(f"the answer has more than one {name}")
+        status = parser.get_status_code()
+        if 100 <= status < 200:
+            self._skip_interim(status, headers)
+            return False
+        self.head = head_of(status, headers)
+        self._frame(status, headers, head)
+        return True
+
+    def _skip_interim(self, status: int, headers: dict[str, str]) -> None:
+        """RFC 9110, 15.2: none of these has a body; 101 answers a wish that we never had."""
+        self._parser = None
+        self._interims += 1
+        has_body = "content-length" in headers or "transfer-encoding" in headers
+        if status == 101 or has_body or self._interims > INTERIM_MAX:
+            raise UpstreamBroke(f"an answer of status {status} was not to be expected")
+
+    def _frame(self, status: int, headers: dict[str, str], head: bytes) -> None:
+        """How long the body is (RFC 9112, 6.3). llhttp has refused two lengths and bad ones."""
+        coding = headers.get("transfer-encoding")
+        length = headers.get("content-length")
+        if status in (204, 304):  # never has a body; and never an answer to what is asked here
+            self.is_reusable = False
+        elif coding is not None:
+            if coding.lower() != "chunked":
+                raise UpstreamBroke("the answer's Transfer-Encoding is not 'chunked'")
+            if head.startswith(b"HTTP/1.0"):
+                self.is_reusable = False
+            return
+        else:
+            self._left = int(length) if length is not None else None
+        self._parser = None
+
+    def _feed_plain(self, data: bytes) -> None:
+        if self._left is not None:
+            self._left -= len(data)
+            if self._left < 0:  # nobody asked for more
+                data = data[: self._left]
+                self.is_reusable = False
+            self.is_complete = self._left <= 0
+        if data:
+            self.parts.append(data)
+
+    def _feed_chunked(self, parser: HttpResponseParser, data: bytes) -> None:
+        count = len(self.parts)
+        try:
+            parser.feed_data(data)
+        except _NOT_HTTP as error:
+            self._parser = None
+            if not self.is_complete:
+                raise UpstreamBroke(f"the answer is not HTTP/1: {error}") from None
+            self.is_reusable = False
+        if self.is_complete:
+            self._parser = None
+            # llhttp passes over empty lines between messages. The end of a chunked body is an empty
+            # line too; one more is seen by what stands before it, if that came along.
+            if len(data) > 2 and data[-5:-4] in (b"", b"\r", b"\n"):
+                self.is_reusable = False
+        elif len(self.parts) == count:
+            self._framing_bytes += len(data)
+            if self._framing_bytes > FRAMING_BYTES_MAX:
+                self._parser = None
+                raise UpstreamBroke("the answer goes on without a body")
+
+    # --- called by the parser ------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        if self.is_complete:  # a second message: nobody asked for it
+            self.is_reusable = False
+
+    def on_headers_complete(self) -> None:
+        assert self._parser is not None
+        self._has_headers = True
+        self.is_reusable = self._parser.should_keep_alive()
+
+    def on_message_complete(self) -> None:
+        if self.head is not None:
+            self.is_complete = True

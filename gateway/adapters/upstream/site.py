@@ -1,0 +1,78 @@
+"""One origin: the part of requests that never changes, and the connections that wait for a call.
+
+The connection that was freed last is taken first, so that the others grow old and are closed. One
+that its server has closed meanwhile is passed over: of the request nothing has left yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+
+from yarl import URL
+
+from gateway.adapters.upstream.connection import Connection
+from gateway.adapters.upstream.dialing import Dialer
+from gateway.adapters.upstream.origin import Origin
+from gateway.adapters.upstream.wheel import Wheel
+from gateway.ports.upstream import UpstreamCall, UpstreamUnreachable
+
+# How many wait at most; those beyond are closed. What is in use is bounded by the calls.
+IDLE_MAX = 256
+# In use and waiting, of all origins. What the system refuses before (`ulimit -n`) ends alike.
+CONNECTIONS_MAX = 10_000
+
+
+class Site:
+    """Fulfils connection.Home."""
+
+    def __init__(self, origin: Origin, wheel: Wheel, tls: ssl.SSLContext | None) -> None:
+        url = URL(origin.base_url)
+        self._origin = origin
+        self._wheel = wheel
+        self._dialer = Dialer(url, tls if url.scheme == "https" else None)
+        self._idle: dict[Connection, None] = {}  # in the order in which they came back
+        lines = [f"Host: {url.host_port_subcomponent}"]
+        lines += [f"{name}: {value}" for name, value in origin.fixed_headers().items()]
+        self._base = url.raw_path.rstrip("/")
+        self._fixed = "".join(f"{line}\r\n" for line in lines)
+
+    def request_head(self, call: UpstreamCall) -> bytes:
+        """The head of a request, to its empty line."""
+        lines = [f"{name}: {value}\r\n" for name, value in self._origin.own_headers(call).items()]
+        return (
+            f"POST {self._base}{self._origin.target(call)} HTTP/1.1\r\n{self._fixed}"
+            f"{''.join(lines)}Content-Length: {len(call.body)}\r\n\r\n"
+        ).encode()
+
+    def take(self) -> Connection | None:
+        """A connection that waits, as far as is known an open one."""
+        while self._idle:
+            connection, _ = self._idle.popitem()
+            if connection.is_usable:
+                return connection
+            connection.drop()
+        return None
+
+    async def connect(self) -> Connection:
+        """A new connection, or UpstreamUnreachable."""
+        if len(self._wheel.watched) >= CONNECTIONS_MAX:
+            raise UpstreamUnreachable(f"{CONNECTIONS_MAX} connections are open")
+        connection = Connection(self, self._wheel, self._origin.idle_s)
+        try:
+            async with asyncio.timeout(self._origin.connect_s):
+                await self._dialer.open(lambda: connection)
+        except (OSError, UnicodeError) as error:  # UnicodeError: a name that DNS cannot have
+            raise UpstreamUnreachable(type(error).__name__) from None
+        return connection
+
+    def keep(self, connection: Connection) -> None:
+        """It is free: let it wait for the next call."""
+        if len(self._idle) < IDLE_MAX:
+            self._idle[connection] = None
+        else:
+            connection.drop()
+
+    def forget(self, connection: Connection) -> None:
+        """It is closed or about to be."""
+        self._idle.pop(connection, None)

@@ -1,0 +1,122 @@
+"""Calls by either adapter of the Upstream port, and what a test wants to know of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Protocol
+
+import pytest
+
+from gateway.adapters.upstream.direct import DirectUpstream
+from gateway.adapters.upstream.origin import Origin
+from gateway.adapters.upstream.session import SessionUpstream
+from gateway.ports.tasks import spawn
+from gateway.ports.upstream import (
+    UpstreamAnswer,
+    UpstreamBroke,
+    UpstreamCall,
+    UpstreamHead,
+    UpstreamSilent,
+    UpstreamUnreachable,
+)
+
+KEY = "sk-our-own-key-1234567890"
+RID = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f"
+BODY = b'{"model":"m"}'
+TROUBLE = (UpstreamUnreachable, UpstreamBroke, UpstreamSilent)
+AnyUpstream = DirectUpstream | SessionUpstream
+
+
+class OpenTo(Protocol):
+    """Makes an adapter for one origin named `openai`, closed in the end."""
+
+    def __call__(
+        self, url: str, idle_s: float = 30.0, api_key: str = KEY, **origin: Any
+    ) -> AbstractAsyncContextManager[AnyUpstream]: ...
+
+
+def opener(adapter: type[DirectUpstream] | type[SessionUpstream]) -> OpenTo:
+    """For the fixture."""
+
+    @asynccontextmanager
+    async def open_to(
+        url: str, idle_s: float = 30.0, api_key: str = KEY, **origin: Any
+    ) -> AsyncIterator[AnyUpstream]:
+        upstream = adapter({"openai": Origin(url, api_key, 2.0, idle_s, **origin)})
+        yield upstream
+        await upstream.close()
+
+    return open_to
+
+
+async def send(upstream: AnyUpstream, body: bytes = BODY) -> UpstreamAnswer:
+    """One call, as far as its head."""
+    return await upstream.send(
+        UpstreamCall("openai", "m", "/chat/completions", body, rid=RID, user_id="ada")
+    )
+
+
+async def asked(upstream: AnyUpstream, body: bytes = BODY) -> tuple[UpstreamHead, bytes]:
+    """One call, its body read to the end."""
+    answer = await send(upstream, body)
+    try:
+        return answer.head, await answer.read()
+    finally:
+        await answer.close()
+
+
+async def trouble(open_to: OpenTo, url: str) -> Exception:
+    """What ends a call that is not answered well."""
+    async with open_to(url) as upstream:
+        with pytest.raises(TROUBLE) as caught:
+            await asked(upstream)
+    return caught.value
+
+
+async def silence(open_to: OpenTo, url: str) -> Exception:
+    """What ends a call that nobody answers. Our own clock is turned on until it has ended; that of
+    aiohttp's client is real, and short."""
+    async with open_to(url, idle_s=0.1) as upstream:
+        call = spawn(asked(upstream), "call", awaited=True)
+        while not call.done():
+            await asyncio.sleep(0.01)
+            if isinstance(upstream, DirectUpstream):
+                upstream.wheel.advance()
+        with pytest.raises(TROUBLE) as caught:
+            await call
+    return caught.value
+
+
+def idle(upstream: AnyUpstream) -> int:
+    """How many open connections wait for the next call."""
+    if isinstance(upstream, DirectUpstream):
+        (site,) = upstream._sites.values()
+        return len(site._idle)
+    connector = upstream._session.connector
+    assert connector is not None
+    links = [link for waiting in connector._conns.values() for link, _ in waiting]
+    return sum(link.is_connected() for link in links)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for what must come; the test fails when it does not."""
+    async with asyncio.timeout(10):
+        while True:
+            if condition():
+                return
+            await asyncio.sleep(0.001)
+
+
+async def given_up(call: Awaitable[object], reached: Callable[[], object]) -> None:
+    """Cancel a call at some point of it."""
+
+    async def run() -> None:
+        await call
+
+    task = spawn(run(), "call", awaited=True)
+    await until(reached)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

@@ -1,0 +1,112 @@
+"""A server that does, byte for byte, what a test tells it, and remembers what it was sent."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import ssl
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+Then = Literal["keep", "close", "reset", "hang"]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What is answered to a request, and what becomes of the connection then.
+
+    With `early` it is answered as soon as the request's head is there, and nothing more is read.
+    """
+
+    raw: bytes = b""
+    then: Then = "keep"
+    early: bool = False
+
+
+def http(body: bytes = b"{}", *headers: str, status: str = "200 OK") -> bytes:
+    """A whole answer with a Content-Length."""
+    head = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers]
+    return "\r\n".join([*head, "", ""]).encode("utf-8", "surrogateescape") + body
+
+
+def bare(*headers: str, status: str = "200 OK", version: str = "1.1") -> bytes:
+    """A head, and nothing said of a body."""
+    return "\r\n".join([f"HTTP/{version} {status}", *headers, "", ""]).encode()
+
+
+def chunked(*chunks: bytes) -> bytes:
+    """The head and so many chunks of a body that has not ended."""
+    parts = [b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks]
+    head = (
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    return head + b"".join(parts)
+
+
+class Server:
+    """A server on a free port. `requests` are heads and bodies as they came.
+
+    A request without a reply left is not answered.
+    """
+
+    def __init__(self, replies: list[Reply]) -> None:
+        self.replies = replies
+        self.requests: list[tuple[bytes, bytes]] = []
+        self.connections = 0
+        self.closed = 0
+        self.url = ""
+
+    @asynccontextmanager
+    async def running(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=tls)
+        scheme = "https" if tls else "http"
+        self.url = f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        yield self
+        server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            while True:
+                reply = await self._asked(reader)
+                writer.write(reply.raw)
+                await writer.drain()
+                if reply.then == "hang":
+                    await reader.read()  # until the other side closes
+                if reply.then == "reset":
+                    linger = struct.pack("ii", 1, 0)
+                    writer.get_extra_info("socket").setsockopt(
+                        socket.SOL_SOCKET, socket.SO_LINGER, linger
+                    )
+                if reply.then != "keep":
+                    return
+        except (asyncio.IncompleteReadError, ConnectionError, ssl.SSLError):
+            return
+        finally:
+            self.closed += 1
+            writer.close()
+
+    async def _asked(self, reader: asyncio.StreamReader) -> Reply:
+        """Read one request; what is to be answered to it."""
+        head = await reader.readuntil(b"\r\n\r\n")
+        reply = self.replies.pop(0) if self.replies else Reply(b"", "hang")
+        found = re.search(rb"(?i)content-length: (\d+)", head)
+        expected = 0 if reply.early or found is None else int(found.group(1))
+        self.requests.append((head, await reader.readexactly(expected)))
+        return reply
+
+
+def serving(*replies: Reply | bytes) -> Server:
+    """A server with these replies, in this order."""
+    return Server([each if isinstance(each, Reply) else Reply(each) for each in replies])
+
+
+def closed_port() -> str:
+    """The URL of a port on which nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{taken.getsockname()[1]}"
