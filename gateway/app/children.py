@@ -1,90 +1,166 @@
-"""Child processes of the supervisor: started, heard when ready, ended in bounds.
+"""Forked processes: started, kept going, and ended in order.
 
-A child is this same program with another command. It dies with the supervisor, however that ends,
-and has a session of its own, so a Ctrl-C at the terminal reaches only the supervisor.
+They are copies of a process that has everything loaded and runs neither a thread nor an event loop,
+so that one more costs milliseconds, shares what was loaded, and starts clean. Each dies with the
+process that forked it, however that ends. What they do is not known here.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import signal
-import sys
-from functools import partial
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkProcess
+from pathlib import Path
+from typing import Any, TypeAlias
 
 from gateway.adapters.embedded.run_as import die_with_parent
 
 _READY_S = 60.0
+_START_AGAIN_S = 1.0
 _log = logging.getLogger("gateway.serve")
+
+Say: TypeAlias = Callable[[Mapping[str, str]], None]
+"""Tells whoever started a process that it is ready, and where it can be reached."""
+
+Pipe: TypeAlias = "Connection[Any, Any]"
 
 
 class ChildFailed(Exception):
-    """A child ended before it was ready; what it said stands above, on standard error."""
+    """A process ended before it was ready; what it said stands above, on standard error."""
 
 
-class Child:
-    """One child process. `arguments` follow the program's name.
+@dataclass(frozen=True, slots=True)
+class Member:
+    """What a process is called, and what it does until SIGTERM: its exit code.
 
-    It loads what it needs and then waits until it is told to go on, so that processes and stores
-    can start side by side.
+    Those of an earlier `turn` end before the next are told to; `stop_s` later they are killed.
     """
 
-    def __init__(self, name: str, arguments: tuple[str, ...]) -> None:
-        self.name = name
-        self.arguments = arguments
-        self._process: asyncio.subprocess.Process | None = None
+    name: str
+    work: Callable[[Say], int]
+    turn: int
+    stop_s: float
 
-    async def start(self) -> None:
-        """Start the process; it is not ready yet."""
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "gateway",
-            *self.arguments,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            start_new_session=True,
-            preexec_fn=partial(die_with_parent, signal.SIGKILL, os.getpid()),
-        )
 
-    async def ready(self, word: str) -> dict[str, str]:
-        """Tell it to go on, with one word of news, and wait until it is ready.
+class Children:
+    """All processes of one parent."""
 
-        The places it names in its `ready` line. ChildFailed if it ends instead.
+    def __init__(self, members: Sequence[Member]) -> None:
+        self._children = [_Child(member) for member in members]
+
+    def start(self, unless: Pipe) -> None:
+        """Start all, and return when they are ready, or when `unless` has something to say.
+
+        ChildFailed when one ends instead.
         """
-        process = self._process
-        if process is None or process.stdout is None or process.stdin is None:
-            raise AssertionError(f"the {self.name} process was never started")
-        try:
-            async with asyncio.timeout(_READY_S):
-                process.stdin.write(f"{word}\n".encode())
-                await process.stdin.drain()
-                line = (await process.stdout.readline()).decode().split()
-        except ConnectionError:
-            line = []
-        except TimeoutError:
-            raise ChildFailed(f"the {self.name} process was not ready in {_READY_S:g} s") from None
-        if not line or line[0] != "ready":
-            raise ChildFailed(f"the {self.name} process ended before it was ready")
-        return dict(part.split("=", 1) for part in line[1:])
+        for child in self._children:
+            child.start()
+        for child in self._children:
+            if not child.ready(unless):
+                return
 
-    async def ended(self) -> int:
-        """Wait for its end; the exit code, negative for a signal."""
+    def keep(self, until: Pipe) -> None:
+        """Start again whoever ends, until there is something to read from `until`."""
+        while True:
+            living = [child.sentinel for child in self._children if not child.due_s]
+            due_s = min((child.due_s for child in self._children if child.due_s), default=0.0)
+            if until in wait([until, *living], max(0.0, due_s - time.monotonic()) or None):
+                return
+            for child in self._children:
+                child.start_again_if_due()
+
+    def stop(self) -> None:
+        """End them turn by turn; whoever does not end in its time is killed."""
+        for turn in sorted({child.member.turn for child in self._children}):
+            group = [child for child in self._children if child.member.turn == turn]
+            for child in group:
+                child.ask_to_end()
+            until_s = time.monotonic() + max(child.member.stop_s for child in group)
+            for child in group:
+                child.end(until_s)
+
+
+class _Child:
+    def __init__(self, member: Member) -> None:
+        self.member = member
+        self.due_s = 0.0
+        """When it is started again; 0 while it runs."""
+        self._process: ForkProcess | None = None
+        self._hears: Pipe | None = None
+
+    @property
+    def sentinel(self) -> int:
+        """Can be waited for: the process has ended."""
+        assert self._process is not None
+        return self._process.sentinel
+
+    def start(self) -> None:
+        context = get_context("fork")
+        self._hears, says = context.Pipe(duplex=False)
+        self._process = context.Process(target=_live, args=(self.member, says, os.getpid()))
+        self._process.start()
+        says.close()
+        self.due_s = 0.0
+
+    def ready(self, unless: Pipe) -> bool:
+        """Wait until it is ready. False when `unless` has something to say first."""
+        assert self._hears is not None
+        heard = wait([self._hears, unless], _READY_S)
+        if not heard:
+            raise ChildFailed(f"the {self.member.name} process was not ready in {_READY_S:g} s")
+        if unless in heard:
+            return False
+        try:
+            self._hears.recv()
+        except EOFError:
+            raise ChildFailed(f"the {self.member.name} process ended before it was ready") from None
+        return True
+
+    def start_again_if_due(self) -> None:
+        assert self._process is not None
+        if self.due_s:
+            if time.monotonic() >= self.due_s:
+                self.start()
+        elif not self._process.is_alive():
+            _log.error(
+                "the %s process ended with code %s and is started again",
+                self.member.name,
+                self._process.exitcode,
+            )
+            self.due_s = time.monotonic() + _START_AGAIN_S
+
+    def ask_to_end(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+
+    def end(self, until_s: float) -> None:
         if self._process is None:
-            raise AssertionError(f"{self.name} was never started")
-        return await self._process.wait()
-
-    async def stop(self, wait_s: float) -> None:
-        """SIGTERM, then SIGKILL after `wait_s`. Nothing when it has ended already."""
-        process = self._process
-        if process is None or process.returncode is not None:
             return
-        process.send_signal(signal.SIGTERM)
-        try:
-            async with asyncio.timeout(wait_s):
-                await process.wait()
-        except TimeoutError:
-            _log.warning("the %s process did not stop in %g s: killed", self.name, wait_s)
-            process.kill()
-            await process.wait()
+        self._process.join(max(0.0, until_s - time.monotonic()))
+        if self._process.is_alive():
+            _log.warning(
+                "the %s process did not stop in %g s: killed", self.member.name, self.member.stop_s
+            )
+            self._process.kill()
+            self._process.join()
+
+
+def call_this_process(name: str) -> None:
+    """What `ps -o comm` and `top` show of it: at most 15 characters, and only on Linux."""
+    with suppress(OSError):
+        Path("/proc/self/comm").write_text(name)
+
+
+def _live(member: Member, says: Pipe, parent: int) -> None:
+    die_with_parent(signal.SIGKILL, parent)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    call_this_process(member.name)
+    raise SystemExit(member.work(says.send))

@@ -1,66 +1,95 @@
-"""The processes of one `serve`: proxy and jobs, started, kept going, and ended in order.
+"""The processes of one `serve`, behind one that forks them: the family, as its supervisor has it.
 
-Imports little, so that the children can load what they need while the supervisor loads the rest.
-What they serve, and on which stores, is not known here.
+The family process is forked at once and loads what its members need while the supervisor starts the
+stores. It never runs an event loop or a thread, so it can fork a member at any time. It is told
+what to do over one connection, never by a signal. What is served is not known here.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from pathlib import Path
+import os
+import signal
+from collections.abc import Callable, Sequence
+from multiprocessing import get_context
 
-from gateway.app.children import Child, ChildFailed
-from gateway.ports.tasks import spawn
+from gateway.adapters.embedded.run_as import die_with_parent
+from gateway.app.children import ChildFailed, Children, Member, Pipe, call_this_process
 
-_PROXY_STOP_S, _OTHERS_STOP_S = 30.0, 10.0
-_START_AGAIN_S = 1.0
-_log = logging.getLogger("gateway.serve")
+_READY_S = 120.0  # it gives each of its members 60
+_STOP_S = 45.0
+
+Prepare = Callable[[], Sequence[Member]]
 
 
 class Family:
-    """The children of one supervisor. `stop` may come at any time, and twice."""
+    """The family process. Made before there is an event loop; `stop` may come at any time."""
 
-    def __init__(self, config: Path, jobs: bool) -> None:
-        kinds = ("proxy", "jobs") if jobs else ("proxy",)
-        self.members = [Child(kind, (f"{kind}-process", "--config", str(config))) for kind in kinds]
-        self._keepers: list[asyncio.Task[None]] = []
+    def __init__(self, prepare: Prepare) -> None:
+        """Fork it. `prepare` is run there: it loads all that the members need, and says who
+        they are."""
+        context = get_context("fork")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(
+            target=_live, args=(prepare, (theirs, self._pipe), os.getpid())
+        )
+        self._process.start()
+        theirs.close()
 
-    async def start(self) -> None:
-        """Start all; they load what they need, and wait for the stores."""
-        for child in self.members:
-            await child.start()
+    def is_alive(self) -> bool:
+        """False once it has ended, by whatever cause; its members end with it."""
+        return self._process.is_alive()
 
-    async def places(self, word: str) -> dict[str, str]:
-        """The stores are up: let all go on, and keep them going. The places they listen on.
-
-        `word` is the stand-in's address, or empty. ChildFailed when one ends instead.
-        """
-        places: dict[str, str] = {}
-        readies = await asyncio.gather(*(child.ready(word) for child in self.members))
-        for child, ready in zip(self.members, readies, strict=True):
-            places |= ready
-            for place in ready.values():  # a child that starts again listens where it did
-                child.arguments = (*child.arguments, "--port", place.rsplit(":", 1)[1])
-            self._keepers.append(spawn(_keep(child, word), f"keep {child.name}"))
-        return places
+    async def begin(self) -> None:
+        """The stores are up: start the members. Returns when all are ready; ChildFailed."""
+        try:
+            self._pipe.send(None)
+            async with asyncio.timeout(_READY_S):
+                await _readable(self._pipe.fileno())
+            failure = self._pipe.recv()
+        except (OSError, EOFError):  # what it said stands on standard error
+            failure = "the processes of this gateway ended before they were ready"
+        if failure is not None:
+            raise ChildFailed(failure)
 
     async def stop(self) -> None:
-        """The proxy first, so that the jobs can drain what its last calls settled."""
-        for keeper in self._keepers:
-            keeper.cancel()
-        for child in self.members:
-            await child.stop(_PROXY_STOP_S if child.name == "proxy" else _OTHERS_STOP_S)
-
-
-async def _keep(child: Child, word: str) -> None:
-    """Start a child again whenever it ends by itself, until cancelled."""
-    while True:
-        code = await child.ended()
-        _log.error("the %s process ended with code %d and is started again", child.name, code)
-        await asyncio.sleep(_START_AGAIN_S)
+        """End all, in their order."""
+        self._pipe.close()
         try:
-            await child.start()
-            await child.ready(word)
-        except ChildFailed as error:
-            _log.error("%s", error)
+            async with asyncio.timeout(_STOP_S):
+                await _readable(self._process.sentinel)
+        except TimeoutError:
+            self._process.kill()
+        self._process.join()
+
+
+async def _readable(descriptor: int) -> None:
+    loop, event = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(descriptor, event.set)
+    try:
+        await event.wait()
+    finally:
+        loop.remove_reader(descriptor)
+
+
+def _live(prepare: Prepare, pipes: tuple[Pipe, Pipe], parent: int) -> None:
+    """The family process: everything it does."""
+    pipe, supervisors = pipes
+    supervisors.close()  # else the supervisor's end would never be the end
+    os.setsid()
+    die_with_parent(signal.SIGKILL, parent)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    call_this_process("family")
+    children = Children(prepare())
+    try:
+        pipe.recv()
+        children.start(unless=pipe)
+        pipe.send(None)
+        children.keep(until=pipe)
+    except ChildFailed as error:
+        pipe.send(str(error))
+    except (EOFError, OSError):
+        return  # the supervisor has changed its mind, or is gone
+    finally:
+        children.stop()

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gateway.adapters.prometheus_metrics import JobsMetrics, ProxyMetrics
-from gateway.app.process import answer_operators, answer_supervisor, say_ready, stop_signal
+from gateway.app.children import Say
+from gateway.app.process import answer_operators, answer_supervisor, stop_signal
 from gateway.app.secrets_of_state import admin_token_of
 from gateway.app.shown import shown_user
 from gateway.app.stores import Stores, open_stores
@@ -35,10 +36,10 @@ _LAST_DRAIN_S = 5.0
 _log = logging.getLogger("gateway.jobs")
 
 
-async def run_jobs(settings: Settings, ops_port: bool) -> None:
+async def run_jobs(settings: Settings, say: Say, alone: bool) -> None:
     """Work until SIGTERM or SIGINT; then drain what the proxies left behind.
 
-    With `ops_port` it answers operators itself, as a jobs process without a supervisor must.
+    `alone`: without a supervisor, which would reserve the admin port and answer operators.
     """
     stop = stop_signal()
     metrics = JobsMetrics()
@@ -54,6 +55,7 @@ async def run_jobs(settings: Settings, ops_port: bool) -> None:
             ),
             address.host,
             address.port,
+            reserved=not alone,
         )
 
         async def ready() -> Mapping[str, str]:
@@ -61,7 +63,7 @@ async def run_jobs(settings: Settings, ops_port: bool) -> None:
 
         inside = await answer_supervisor(settings, "jobs", metrics.render, ready)
         places = {"admin": admin.url(address.host)}
-        if ops_port:
+        if alone:
             ops = await answer_operators(settings, metrics.render, ready)
             places["ops"] = ops.url(settings.listen.ops.host)
         turns = [asyncio.Lock() for _ in steps]
@@ -69,7 +71,7 @@ async def run_jobs(settings: Settings, ops_port: bool) -> None:
             spawn(run_forever(step, turn), step.name)
             for step, turn in zip(steps, turns, strict=True)
         )
-        say_ready(**places)
+        say(places)
         stopped = spawn(stop.wait(), "stop")
         await asyncio.wait([stopped, *running], return_when=asyncio.FIRST_COMPLETED)
         await asyncio.gather(

@@ -1,17 +1,19 @@
-"""What the gateway's own processes have in common: logs, signals, and a way to be asked.
+"""What the gateway's own processes have in common: a loop, logs, signals, and a way to be asked.
 
-A child process answers its supervisor on a unix socket (`/metrics`, `/readyz`) and says on its
-standard output, in one line, when it is ready.
+A process that has a supervisor answers it on a unix socket (`/metrics`, `/readyz`); one that has
+none says on its standard output, in one line, when it is ready.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
 from aiohttp import web
 
@@ -21,6 +23,13 @@ from gateway.config import Settings
 from gateway.ports.tasks import spawn
 from gateway.web.ops import ops_app
 from gateway.web.servers import Listener, listen_app, listen_unix
+
+T = TypeVar("T")
+
+
+def run_loop(work: Coroutine[Any, Any, T]) -> T:
+    """Run `work` to its end on an event loop of its own. The one place that chooses the loop."""
+    return asyncio.run(work)
 
 
 def configure_logs() -> None:
@@ -42,18 +51,7 @@ def stop_signal() -> asyncio.Event:
     return stop
 
 
-def supervisors_word() -> str:
-    """Wait until the supervisor says that the stores are up; the one word of news it sends.
-
-    Blocks, and is meant to: nothing else is going on yet. A supervisor that died ends this process.
-    """
-    line = sys.stdin.readline()
-    if not line:
-        raise SystemExit(1)
-    return line.strip()
-
-
-def say_ready(**places: str) -> None:
+def say_ready(places: Mapping[str, str]) -> None:
     """Tell whoever started this process where it can be reached."""
     words = " ".join(f"{name}={place}" for name, place in places.items())
     sys.stdout.write(f"ready {words}".rstrip() + "\n")
@@ -89,8 +87,11 @@ async def answer_operators(
 def _own_ops(
     process: str, render: Callable[[], bytes], ready: Callable[[], Awaitable[Mapping[str, str]]]
 ) -> web.Application:
+    """What it shows begins with a line that no other life of this process has."""
+    life = f"# life {secrets.token_hex(8)}\n"
+
     async def rendered() -> str:
-        return render().decode()
+        return life + render().decode()
 
     async def alive() -> Mapping[str, str]:
         return {process: "ok"}

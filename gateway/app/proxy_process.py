@@ -15,7 +15,8 @@ from contextlib import AsyncExitStack
 from gateway.adapters.prometheus_metrics import ProxyMetrics
 from gateway.adapters.tokenizer.bpe import BpeTokenizer
 from gateway.adapters.upstream.opening import open_upstream
-from gateway.app.process import answer_supervisor, say_ready, stop_signal, watch_loop
+from gateway.app.children import Say
+from gateway.app.process import answer_supervisor, stop_signal, watch_loop
 from gateway.app.proxy_terms import origins_of, proxy_settings_of, repeat_terms_of, terms_of
 from gateway.app.secrets_of_state import pepper_of
 from gateway.app.stores import Stores as OpenStores
@@ -50,8 +51,8 @@ def loaded_tokenizer(settings: Settings) -> BpeTokenizer:
     return tokenizer
 
 
-async def run_proxy(settings: Settings, tokenizer: BpeTokenizer) -> None:
-    """Serve until SIGTERM or SIGINT, then finish what is open."""
+async def run_proxy(settings: Settings, name: str, tokenizer: BpeTokenizer, say: Say) -> None:
+    """Serve until SIGTERM or SIGINT, then finish what is open. The port is reserved."""
     stop = stop_signal()
     metrics = ProxyMetrics(settings.models)
     deadline_s = settings.redis.deadline_ms / 1000
@@ -66,12 +67,12 @@ async def run_proxy(settings: Settings, tokenizer: BpeTokenizer) -> None:
         address = settings.listen.proxy
         listener = await listen_raw(worker.proxy.handle, address.host, address.port)
         stack.push_async_callback(listener.close)
-        inside = await answer_supervisor(settings, "proxy", metrics.render, worker.ready)
+        inside = await answer_supervisor(settings, name, metrics.render, worker.ready)
         stack.push_async_callback(inside.close)
         beats = spawn(worker.open_holds.beat_forever(), "heartbeat")
         looks = spawn(stores.shards.watch_forever(), "watch shards")
         lag = watch_loop(metrics.loop_lag.set)
-        say_ready(proxy=listener.url(address.host))
+        say({"proxy": listener.url(address.host)})
         await stop.wait()
         await worker.finish(listener)
         for task in (beats, looks, lag):

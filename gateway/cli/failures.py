@@ -7,12 +7,26 @@ wrong, where, and what to do; secrets are not in them.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
-FAILED, WRONG = 1, 2
+FAILED, WRONG, INTERRUPTED = 1, 2, 130
 
 
 class CommandError(Exception):
     """A command cannot be carried out as it was given; the text says why and what to do."""
+
+
+def ended(work: Callable[[], int]) -> int:
+    """Do it; its exit code, also where it ran into something that is expected."""
+    try:
+        return work()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:
+        code = report(error)
+        if code is None:
+            raise
+        return code
 
 
 def report(error: Exception) -> int | None:
@@ -44,20 +58,20 @@ def _expected() -> tuple[type[Exception], ...]:
     from gateway.adapters.redis_store.checks import UnfitStore
     from gateway.adapters.redis_store.scripts import ScriptError
     from gateway.app.children import ChildFailed
-    from gateway.app.supervisor import StoreDied
+    from gateway.app.supervisor import Died
     from gateway.ports.ledger import Conflict, LedgerUnavailable
     from gateway.ports.quota_store import StoreUnavailable
-    from gateway.web.servers import AddressTaken
+    from gateway.web.reserved import AddressTaken
 
     return (
         AddressTaken,
         ChildFailed,
         Conflict,
+        Died,
         EmbeddedError,
         LedgerUnavailable,
         MigrationError,
         ScriptError,
-        StoreDied,
         StoreUnavailable,
         UnfitStore,
     )

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from gateway import __version__
 from gateway.cli import ledger, processes, trials, users
-from gateway.cli.failures import report
+from gateway.cli.failures import ended
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,15 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for group in (processes, users, ledger, trials):
         group.add_commands(commands)
     chosen = parser.parse_args(arguments)
-    try:
-        return int(chosen.run(chosen))
-    except KeyboardInterrupt:
-        return 130
-    except Exception as error:
-        code = report(error)
-        if code is None:
-            raise
-        return code
+    return ended(lambda: int(chosen.run(chosen)))
 
 
 if __name__ == "__main__":

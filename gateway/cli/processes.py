@@ -7,21 +7,24 @@ ends on SIGTERM or Ctrl-C.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from gateway.cli.arguments import add_config, add_json, config_path, running, settings_of
-from gateway.cli.failures import CommandError
+from gateway.cli.failures import CommandError, ended
 
 if TYPE_CHECKING:
+    from gateway.app.arrangement import Arrangement
+    from gateway.app.children import Member, Say
+    from gateway.app.family import Family
     from gateway.config import Settings
 
-# What a command needs is imported by the command: `serve` starts three of these programs, and
-# importing all of it in each would take longer than everything else at the start.
+# What a command needs is imported by the command: importing all of it takes longer than most take.
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
@@ -38,11 +41,14 @@ def add_commands(commands: Commands) -> None:
     served.add_argument(
         "--jobs", choices=("here", "none"), default="here", help="run the jobs process here, or not"
     )
-    served.set_defaults(run=running(_serve))
+    served.add_argument(
+        "--workers", type=_workers, metavar="N", help="proxy workers, instead of the file's number"
+    )
+    served.set_defaults(run=_serve)
 
     jobs = commands.add_parser("jobs", help="run the jobs process alone (beside serve --jobs none)")
     add_config(jobs)
-    jobs.set_defaults(run=running(_jobs), port=None, alone=True)
+    jobs.set_defaults(run=running(_jobs))
 
     check = commands.add_parser("check-config", help="check the configuration and print it")
     add_config(check)
@@ -63,28 +69,42 @@ def add_commands(commands: Commands) -> None:
     )
     mock.set_defaults(run=running(_mock_openai))
 
-    for name, work in (("proxy-process", _proxy), ("jobs-process", _jobs)):
-        child = commands.add_parser(name)  # started by serve; not in the list of --help
-        add_config(child)
-        child.add_argument("--port", type=int)
-        child.set_defaults(run=running(work), alone=False)
 
-
-async def _serve(chosen: argparse.Namespace) -> int:
+def _serve(chosen: argparse.Namespace) -> int:
+    from gateway.app.arrangement import arranged
     from gateway.app.family import Family
 
     settings = settings_of(chosen)
+    if chosen.workers is not None:
+        settings = replace(settings, workers=chosen.workers)
     keyless = not any(each.api_key for each in settings.upstreams.values())
-    stand_in = chosen.stand_in or (chosen.demo and keyless)
-    family = Family(config_path(chosen), jobs=chosen.jobs == "here")
-    await family.start()
+    jobs, stand_in = chosen.jobs == "here", chosen.stand_in or (chosen.demo and keyless)
+    with arranged(settings, jobs, stand_in) as arrangement:
+        family = Family(partial(_members, arrangement))
+        return asyncio.run(_supervise(arrangement, family, chosen.demo))
+
+
+def _members(arrangement: Arrangement) -> list[Member]:
+    """The work of the family's processes; what they run into is told as a command tells it."""
+    from gateway.app.members import members_of
+    from gateway.app.process import configure_logs
+
+    configure_logs()
+    return [replace(each, work=partial(_told, each.work)) for each in members_of(arrangement)]
+
+
+def _told(work: Callable[[Say], int], say: Say) -> int:
+    return ended(lambda: work(say))
+
+
+async def _supervise(arrangement: Arrangement, family: Family, demo: bool) -> int:
     try:
         from gateway.app.process import configure_logs
         from gateway.app.supervisor import serve
 
         configure_logs()
-        welcome = partial(_welcome, settings) if chosen.demo else None
-        await serve(settings, family, stand_in, welcome)
+        welcome = partial(_welcome, arrangement.settings) if demo else None
+        await serve(arrangement, family, welcome)
     finally:
         await family.stop()
     return 0
@@ -96,37 +116,22 @@ async def _welcome(settings: Settings, places: Mapping[str, str]) -> None:
     await welcome(settings, places)
 
 
-async def _proxy(chosen: argparse.Namespace) -> int:
-    from gateway.app.process import configure_logs, supervisors_word
-    from gateway.app.proxy_process import loaded_tokenizer, run_proxy
-    from gateway.app.stand_in import with_stand_in
-
-    configure_logs()
-    settings = settings_of(chosen)
-    tokenizer = loaded_tokenizer(settings)  # takes a while, and the stores are starting meanwhile
-    stand_in_url = supervisors_word()
-    if stand_in_url:
-        settings = with_stand_in(settings, stand_in_url)
-    if chosen.port is not None:
-        proxy = replace(settings.listen.proxy, port=chosen.port)
-        settings = replace(settings, listen=replace(settings.listen, proxy=proxy))
-    await run_proxy(settings, tokenizer)
-    return 0
-
-
 async def _jobs(chosen: argparse.Namespace) -> int:
     from gateway.app.jobs_process import run_jobs
-    from gateway.app.process import configure_logs, supervisors_word
+    from gateway.app.process import configure_logs, say_ready
 
     configure_logs()
-    settings = settings_of(chosen)
-    if not chosen.alone:
-        supervisors_word()
-    if chosen.port is not None:
-        admin = replace(settings.listen.admin, port=chosen.port)
-        settings = replace(settings, listen=replace(settings.listen, admin=admin))
-    await run_jobs(settings, ops_port=chosen.alone)
+    await run_jobs(settings_of(chosen), say_ready, alone=True)
     return 0
+
+
+def _workers(text: str) -> int:
+    """As `workers` in the configuration."""
+    from gateway.config.ranges import WORKERS_MAX
+
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= WORKERS_MAX):
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to {WORKERS_MAX}")
+    return int(text)
 
 
 async def _migrate(chosen: argparse.Namespace) -> int:
@@ -162,12 +167,22 @@ def _check_config(chosen: argparse.Namespace) -> int:
 
 
 async def _mock_openai(chosen: argparse.Namespace) -> int:
-    from gateway.app.stand_in import run_stand_in
+    from gateway.adapters.tokenizer.bpe import BpeTokenizer
+    from gateway.app.process import say_ready
+    from gateway.app.stand_in import run_stand_in, stand_in_settings
+    from gateway.config.values import parse_address
 
     try:
-        await run_stand_in(
-            chosen.listen, chosen.chunk_tokens, chosen.require_key, chosen.compatible
+        address = parse_address(chosen.listen)
+        settings = stand_in_settings(
+            BpeTokenizer(),
+            host=address.host,
+            port=address.port,
+            chunk_tokens=chosen.chunk_tokens,
+            require_key=chosen.require_key,
+            compatible=chosen.compatible,
         )
+        await run_stand_in(settings, say_ready)
     except (ValueError, OSError) as error:
         raise CommandError(f"mock-openai: {error}") from error
     return 0

@@ -93,6 +93,10 @@ BodyMib = Annotated[int, Meta(ge=1, le=512, description="MiB, a whole number fro
 # A kept answer travels to Redis and back in one call, whose deadline is short.
 AnswerKib = Annotated[int, Meta(ge=0, le=4096, description="KiB, a whole number from 0 to 4096")]
 RetainMib = Annotated[int, Meta(ge=1, le=65_536, description="MiB, a whole number from 1 to 65536")]
+WORKERS_MAX = 64  # as many processors as a machine may well have
+Workers = Annotated[
+    int, Meta(ge=1, le=WORKERS_MAX, description=f"a whole number from 1 to {WORKERS_MAX}")
+]
 Shards = Annotated[int, Meta(ge=1, le=1024, description="a whole number from 1 to 1024")]
 Drains = Annotated[int, Meta(ge=0, le=100_000, description="a whole number from 0 to 100000")]
 AnchorDay = Annotated[

@@ -37,6 +37,7 @@ class Listen:
 class Settings:
     """Everything that the file says. `file` is its checked form, for listing."""
 
+    workers: int
     listen: Listen
     public_url: str
     cors_origins: frozenset[str]
@@ -59,6 +60,7 @@ class Settings:
 def settings_of(file: shape.File) -> Settings:
     """The settings of a file in which every check has passed."""
     return Settings(
+        workers=file.workers,
         listen=_listen(file.listen),
         public_url=file.public_url.rstrip("/"),
         cors_origins=frozenset(file.cors.origins),

@@ -256,6 +256,7 @@ class File(Section, frozen=True, kw_only=True):
     """The whole file."""
 
     version: Literal[1]
+    workers: ranges.Workers = 1
     listen: Listen = field(default_factory=Listen)
     public_url: ranges.WebUrl = "http://127.0.0.1:8790"
     cors: Cors = field(default_factory=Cors)

@@ -52,7 +52,9 @@ class StandIn:
         """
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, self._settings.host, self._settings.port).start()
+            host, port = self._settings.host, self._settings.port
+            shared = self._settings.reserved or None
+            await web.TCPSite(self._runner, host, port, reuse_port=shared).start()
         except OSError:
             await self._runner.cleanup()
             raise

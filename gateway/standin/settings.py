@@ -13,7 +13,8 @@ from gateway.standin.counting import CountTokens
 
 @dataclass(frozen=True, slots=True)
 class StandInSettings:
-    """Port 0: any free one. `chunk_tokens` is how much text one event of a stream carries.
+    """Port 0: any free one. `reserved`: whoever holds the port lets us listen there too.
+    `chunk_tokens` is how much text one event of a stream carries.
 
     With `require_key`, any other key is answered 401; without, no key is looked at. `compatible`:
     under /v1 it is a server that only resembles OpenAI, see `Face.COMPATIBLE`.
@@ -22,6 +23,7 @@ class StandInSettings:
     count_tokens: CountTokens
     host: str = "127.0.0.1"
     port: int = 0
+    reserved: bool = False
     chunk_tokens: int = 4
     require_key: str | None = None
     compatible: bool = False

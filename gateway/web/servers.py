@@ -18,6 +18,7 @@ from gateway.core.refusal import Case, Refused
 from gateway.web.connection import Connection
 from gateway.web.error_body import refusal_response
 from gateway.web.quota_headers import SERVER
+from gateway.web.reserved import AddressTaken, url_of
 from gateway.web.response import Response
 
 # A kept-alive connection that says nothing is closed after this; OpenAI's SDKs keep theirs for 5 s.
@@ -66,10 +67,6 @@ class _Server(web.Server):
         return _ProxyConnection(self, loop=self._loop, **self._kwargs)
 
 
-class AddressTaken(Exception):
-    """The port is in use, or may not be opened; the text names it."""
-
-
 class Listener:
     """One running server."""
 
@@ -84,7 +81,7 @@ class Listener:
 
     def url(self, host: str) -> str:
         """Where it can be reached, given the host it was told to listen on."""
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        return url_of(host, self.port)
 
     async def stop_accepting(self) -> None:
         """Take no new connection; those that are open go on."""
@@ -96,7 +93,10 @@ class Listener:
 
 
 async def listen_raw(handle: Handle, host: str, port: int) -> Listener:
-    """A low-level server: every request goes to `handle`, whose bodies stay as they were sent."""
+    """A low-level server: every request goes to `handle`, whose bodies stay as they were sent.
+
+    Other processes of this user may listen there too; who may not is the reservation's business.
+    """
     server = _Server(
         cast(Any, handle),  # its answers fulfil what aiohttp's server asks of one, see Response
         access_log=None,
@@ -107,14 +107,22 @@ async def listen_raw(handle: Handle, host: str, port: int) -> Listener:
         max_field_size=_LINE_BYTES_MAX,
     )
     runner = web.ServerRunner(server)
-    return await _start(runner, lambda: web.TCPSite(runner, host, port), f"{host}:{port}")
+    return await _start(
+        runner, lambda: web.TCPSite(runner, host, port, reuse_port=True), f"{host}:{port}"
+    )
 
 
-async def listen_app(app: web.Application, host: str, port: int) -> Listener:
-    """A server with routes, on a TCP port."""
+async def listen_app(
+    app: web.Application, host: str, port: int, reserved: bool = False
+) -> Listener:
+    """A server with routes, on a TCP port, which may be reserved for this process."""
     app.on_response_prepare.append(_tell_no_version)
     runner = web.AppRunner(app, access_log=None, logger=_log, keepalive_timeout=_KEEPALIVE_S)
-    return await _start(runner, lambda: web.TCPSite(runner, host, port), f"{host}:{port}")
+    return await _start(
+        runner,
+        lambda: web.TCPSite(runner, host, port, reuse_port=reserved or None),
+        f"{host}:{port}",
+    )
 
 
 async def listen_unix(app: web.Application, path: Path) -> Listener:
@@ -143,5 +151,5 @@ async def _start(
         await site.start()
     except OSError as error:
         await runner.cleanup()
-        raise AddressTaken(f"cannot listen on {where}: {error.strerror or error}") from error
+        raise AddressTaken(where, error) from error
     return Listener(runner, site)

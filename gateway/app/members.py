@@ -1,0 +1,58 @@
+"""Who the family of one `serve` is: proxy workers, the jobs, and the stand-in where it is wanted.
+
+Importing this module is the load that all of them share; what it cannot share, a loop and
+connections, each makes for itself after it was forked.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from urllib.parse import urlsplit
+
+from gateway.adapters.tokenizer.bpe import BpeTokenizer
+from gateway.app.arrangement import Arrangement
+from gateway.app.children import Member, Say
+from gateway.app.jobs_process import run_jobs
+from gateway.app.process import run_loop
+from gateway.app.proxy_process import loaded_tokenizer, run_proxy
+from gateway.config import Settings
+
+# A proxy lets its calls end within 25 s. Then the jobs drain what these settled.
+_PROXY_STOP_S, _OTHERS_STOP_S = 30.0, 10.0
+
+
+def members_of(arrangement: Arrangement) -> list[Member]:
+    """The processes that were arranged. Takes a while: the vocabularies are loaded here."""
+    settings = arrangement.settings
+    tokenizer = loaded_tokenizer(settings)
+    members = [_member(settings, name, tokenizer) for name in arrangement.names]
+    if arrangement.stand_in is not None:
+        work = partial(_stand_in, tokenizer, arrangement.stand_in)
+        members.append(Member("stand-in", work, 2, _OTHERS_STOP_S))
+    return members
+
+
+def _member(settings: Settings, name: str, tokenizer: BpeTokenizer) -> Member:
+    if name == "jobs":
+        return Member(name, partial(_jobs, settings), 1, _OTHERS_STOP_S)
+    return Member(name, partial(_proxy, settings, name, tokenizer), 0, _PROXY_STOP_S)
+
+
+def _proxy(settings: Settings, name: str, tokenizer: BpeTokenizer, say: Say) -> int:
+    run_loop(run_proxy(settings, name, tokenizer, say))
+    return 0
+
+
+def _jobs(settings: Settings, say: Say) -> int:
+    run_loop(run_jobs(settings, say, alone=False))
+    return 0
+
+
+def _stand_in(tokenizer: BpeTokenizer, url: str, say: Say) -> int:
+    from gateway.app.stand_in import run_stand_in, stand_in_settings
+
+    place = urlsplit(url)
+    host, port = str(place.hostname), place.port or 0
+    settings = stand_in_settings(tokenizer, host=host, port=port, reserved=True)
+    run_loop(run_stand_in(settings, say))
+    return 0
