@@ -1,96 +1,123 @@
-"""`python -m bench cpu`: the gateway beside a bare pass-through, in turn."""
+"""`python -m bench [PART]`: measure one part, or all of them, and show what was found.
+
+All takes eight to ten minutes. With --keep, as `make bench` has it, the results also go into docs/.
+`python -m bench cpu --quick` needs neither wrk nor nginx and takes a minute.
+"""
 
 from __future__ import annotations
 
 import argparse
-import os
-import statistics
+import asyncio
 import sys
-import tempfile
-from contextlib import ExitStack
-from pathlib import Path
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from bench.load import Pace
-from bench.measure import Reading, Subject, measure, warm
-from bench.processes import BenchError, Started, cores, loop_of, pin, python
-from bench.requests import Shape, requests
-from bench.stack import UPSTREAM_KEY, GatewayStack
+from bench import cpu, latency, open_streams, scripts, start, workers
+from bench.measure import Reading
+from bench.processes import BenchError
+from bench.report import TABLES, Facts, keep
+
+Options = argparse.Namespace
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One thing that is measured. `options`: the parser's words for them."""
+
+    about: str
+    run: Callable[[Options], Facts]
+    rounds: int = 0
+    seconds: float = 0.0
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench")
-    commands = parser.add_subparsers(required=True)
-    cpu = commands.add_parser("cpu", help="CPU microseconds a request, gateway and bare in turn")
-    cpu.add_argument("--rounds", type=int, default=3)
-    cpu.add_argument("--seconds", type=float, default=3.0)
-    cpu.add_argument("--rate", type=float, default=0.0, help="requests a second (0: saturation)")
-    cpu.add_argument("--connections", type=int, default=64)
-    cpu.add_argument("--bytes", type=int, default=1024)
-    cpu.add_argument("--stream", action="store_true")
+    """The exit code: 1 when a part could not be measured."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--keep", action="store_true", help="put the results into docs/")
+    commands = parser.add_subparsers(dest="part", metavar="PART")
+    for name, part in PARTS.items():
+        _add_options(name, part, commands.add_parser(name, help=part.about))
     chosen = parser.parse_args()
+    wanted = [chosen.part] if chosen.part else list(PARTS)
+    if chosen.part is None and not workers.possible():
+        wanted.remove("workers")
+        print("workers: left out, `serve` of this version has no --workers")
+    failed = [name for name in wanted if not _measured(name, chosen, parser)]
+    return 1 if failed else 0
+
+
+def _add_options(name: str, part: Part, parser: argparse.ArgumentParser) -> None:
+    if part.rounds:
+        parser.add_argument("--rounds", type=int, default=part.rounds)
+    if part.seconds:
+        parser.add_argument("--seconds", type=float, default=part.seconds, help="of one round")
+    if name == "cpu":
+        known = {each.name for each in cpu.CASES}
+        parser.add_argument("--case", action="append", choices=sorted(known), help="only these")
+        parser.add_argument("--quick", action="store_true", help="without wrk and nginx")
+    elif name == "streams":
+        parser.add_argument("--streams", type=int, default=open_streams.STREAMS)
+    elif name == "scripts":
+        parser.add_argument("users", type=int, nargs="*", default=[1000, 100_000])
+
+
+def _measured(name: str, chosen: Options, parser: argparse.ArgumentParser) -> bool:
+    """Measure a part, show it, keep it if that is wanted. False when it could not be measured."""
+    options = chosen if chosen.part else parser.parse_args([name])
+    began_s = time.monotonic()
+    print(f"--- {name}: {PARTS[name].about}", flush=True)
     try:
-        return run_cpu(chosen)
+        found = PARTS[name].run(options)
     except BenchError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
+        print(f"bench: {name}: {error}", file=sys.stderr, flush=True)
+        return False
+    print(TABLES[name](found).text())
+    print(f"({time.monotonic() - began_s:.0f} s)\n", flush=True)
+    if chosen.keep:
+        keep(name, found)
+    return True
 
 
-def run_cpu(chosen: argparse.Namespace) -> int:
-    tested, other = cores()
-    os.sched_setaffinity(0, {other})
-    with ExitStack() as stack:
-        place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="qg-bench-")))
-        upstream = Started("upstream", python("bench.upstream"), place, {})
-        stack.callback(upstream.stop)
-        upstream_url = f"http://127.0.0.1:{upstream.said[0]}"
-        gateway = GatewayStack(place, upstream_url)
-        gateway.start()
-        stack.callback(gateway.stop)
-        gateway.pin_workers(tested)
-        workers = gateway.workers()
-        loop, port = loop_of(workers[0]), gateway.port + 1
-        bare = Started(
-            "bare",
-            python(
-                *("bench.bare", "--upstream", upstream_url, "--key", UPSTREAM_KEY),
-                *("--port", str(port), "--loop", loop),
-            ),
-            place,
-            {},
-        )
-        stack.callback(bare.stop)
-        pin(bare.pid, tested)
-        subjects = (
-            Subject("gateway", gateway.port, tuple(workers)),
-            Subject("bare", port, (bare.pid,)),
-        )
-        shape = Shape(chosen.bytes, chosen.stream)
-        prepared = requests(shape, gateway.new_keys(64))
-        pace = Pace(chosen.connections, chosen.seconds, chosen.rate or None)
-        answered = warm(subjects[0], prepared, chosen.connections)
-        warm(subjects[1], prepared, chosen.connections)
-        found: dict[str, list[Reading]] = {"gateway": [], "bare": []}
-        for number in range(chosen.rounds):
-            for subject in subjects:
-                reading = measure(subject, prepared, pace)
-                found[subject.name].append(reading)
-                print(
-                    f"{number + 1} {subject.name:8} {reading.cpu_us:7.1f} us/request  "
-                    f"{reading.requests_per_s:7.0f}/s  p50 {reading.p50_ms:6.2f} ms  "
-                    f"p99 {reading.p99_ms:6.2f} ms  core {reading.cpu_share:4.0%}",
-                    flush=True,
-                )
-        answered += sum(reading.answered for reading in found["gateway"])
-        of_gateway, of_bare = (
-            statistics.median(reading.cpu_us for reading in found[name])
-            for name in ("gateway", "bare")
-        )
-        print(f"loop {loop}; bare / gateway = {of_bare / of_gateway:.2f}")
-        agrees, rows = gateway.verdict()["agrees"], gateway.rows_of_usage()
-        print(
-            f"ledger verify {'clean' if agrees else 'DIFFERS'}; {rows} rows of {answered} answers"
-        )
-        return 0 if agrees and rows == answered else 1
+def _cpu(options: Options) -> Facts:
+    cases: tuple[cpu.Case, ...] = cpu.QUICK if options.quick else cpu.CASES
+    if options.case:
+        cases = tuple(case for case in cpu.CASES if case.name in options.case)
+    return cpu.run(cases, options.rounds, options.seconds, _show)
+
+
+def _show(case: cpu.Case, subject: str, reading: Reading) -> None:
+    print(
+        f"{case.name:12} {subject:8} {reading.cpu_us:7.1f} µs a request "
+        f"{reading.requests_per_s:8,.0f}/s  p50 {reading.p50_ms:7.2f} ms  "
+        f"p99 {reading.p99_ms:7.2f} ms  core {reading.core:4.0%}",
+        flush=True,
+    )
+
+
+PARTS = {
+    "cpu": Part("CPU time a request, gateway and bare pass-through in turn", _cpu, 5, 3.0),
+    "latency": Part(
+        "added latency at 150 requests/s",
+        lambda options: latency.run(options.rounds, options.seconds),
+        rounds=3,
+        seconds=5.0,
+    ),
+    "streams": Part(
+        "memory with thousands of open streams", lambda options: open_streams.run(options.streams)
+    ),
+    "start": Part("start to ready", lambda options: start.run(options.rounds), rounds=3),
+    "scripts": Part(
+        "script time and bytes, by the number of users",
+        lambda options: asyncio.run(scripts.measure(options.users, lambda _: None)),
+    ),
+    "workers": Part(
+        "two workers against one",
+        lambda options: workers.run(options.rounds, round(options.seconds)),
+        rounds=2,
+        seconds=4.0,
+    ),
+}
 
 
 if __name__ == "__main__":

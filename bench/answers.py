@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 
 CHUNKS = 200
+PROMPT_TOKENS, OUTPUT_TOKENS = 230, 120
 _WORDS = (
     "A quota is a promise about the future that is kept one request at a time. Whoever holds it "
     "must know, before a call goes out, what the call may cost at most, and afterwards what it "
@@ -37,7 +38,7 @@ HEADERS = (
 _COMMON = {
     "id": "chatcmpl-0123456789abcdefghijklmnopqrs",
     "created": 1790000000,
-    "model": "gpt-4o-mini-2024-07-18",
+    "model": "gpt-6-luna",
     "service_tier": "default",
     "system_fingerprint": "fp_0123456789",
 }
@@ -52,11 +53,12 @@ def completion(prompt_tokens: int, output_tokens: int) -> bytes:
 
 
 def events(prompt_tokens: int, output_tokens: int) -> list[bytes]:
-    """The events of a stream: CHUNKS with text, the reason of the end, the usage, the end mark."""
+    """A stream in CHUNKS pieces: text in each but the last, which ends it and tells its usage."""
     texts = [word + " " for word in _WORDS.split()]
     opening = _event([_choice({"role": "assistant", "content": "", "refusal": None}, None)], None)
     written = [
-        _event([_choice({"content": texts[at % len(texts)]}, None)], None) for at in range(CHUNKS)
+        _event([_choice({"content": texts[at % len(texts)]}, None)], None)
+        for at in range(CHUNKS - 1)
     ]
     closing = _event([_choice({}, "stop")], None)
     told = _event([], _usage(prompt_tokens, output_tokens))

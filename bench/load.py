@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Protocol, cast
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
-_END = b"0\r\n\r\n"
+_END, _MARK = b"0\r\n\r\n", b"data: [DONE]\n\n"  # of a chunked body; of OpenAI's streams
+_TAIL_BYTES = 64
+_OPENED_AT_ONCE = 64  # fewer than a listener keeps waiting
 _LAST_ANSWERS_S = 30.0
 
 
@@ -34,9 +36,11 @@ class Pace:
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of it. Times are in seconds."""
+    """What came of it. `begun`: answers of which the head has come. `waited`: requests that found
+    no free connection. A stream without OpenAI's end mark counts as broken."""
 
     statuses: Counter[int] = field(default_factory=Counter)
+    begun: int = 0
     broken: int = 0
     latencies_s: list[float] = field(default_factory=list)
     waited: int = 0
@@ -53,11 +57,19 @@ class Outcome:
         return self.broken + self.statuses.total() - self.answered
 
 
+class _Watch(Protocol):
+    """Who is told of an answer: that its head has come, and its end (status 0: it broke off)."""
+
+    def begun(self) -> None: ...
+
+    def ended(self, connection: _Connection, status: int) -> None: ...
+
+
 class _Connection(asyncio.Protocol):
     """One connection: sends a request, reads its answer, says so, and is free again."""
 
-    def __init__(self, ended: Callable[[_Connection, int], None]) -> None:
-        self._ended = ended
+    def __init__(self, watch: _Watch) -> None:
+        self._watch = watch
         self._got = b""
         self._status, self._left, self._tail = 0, -1, b""
         self.began_s = 0.0
@@ -86,22 +98,25 @@ class _Connection(asyncio.Protocol):
             told = _LENGTH.search(self._got, 0, end)
             self._left = int(told[1]) if told else -1
             data, self._got, self._tail = self._got[end:], b"", b""
+            self._watch.begun()
         if self._left >= 0:
             self._left -= len(data)
             if self._left > 0:
                 return
         else:
-            self._tail = (self._tail + data)[-len(_END) :]
-            if self._tail != _END:
+            self._tail = (self._tail + data)[-_TAIL_BYTES:]
+            if not self._tail.endswith(_END):
                 return
+            if _MARK not in self._tail:
+                self._status = 0
         self.busy = False
-        self._ended(self, self._status)
+        self._watch.ended(self, self._status)
 
     def connection_lost(self, _: Exception | None) -> None:
         self.lost = True
         if self.busy:
             self.busy = False
-            self._ended(self, 0)
+            self._watch.ended(self, 0)
 
 
 class Load:
@@ -110,6 +125,7 @@ class Load:
     def __init__(self, host: str, port: int, requests: Sequence[bytes], pace: Pace) -> None:
         self._host, self._port, self._requests, self._pace = host, port, requests, pace
         self.outcome = Outcome()
+        self.all_begun = asyncio.Event()  # of `requests`, where they are given
         self._sent = 0
         self._free: deque[_Connection] = deque()
         self._due: deque[float] = deque()
@@ -119,11 +135,7 @@ class Load:
     async def run(self) -> Outcome:
         """Send all, and wait until all is answered."""
         loop = asyncio.get_running_loop()
-        made = [
-            loop.create_connection(lambda: _Connection(self._ended), self._host, self._port)
-            for _ in range(self._pace.connections)
-        ]
-        connections = [protocol for _, protocol in await asyncio.gather(*made)]
+        connections = await self._connections()
         self._free.extend(connections)
         began_s = loop.time()
         try:
@@ -140,6 +152,17 @@ class Load:
             for connection in connections:
                 connection.close()
         return self.outcome
+
+    async def _connections(self) -> list[_Connection]:
+        loop = asyncio.get_running_loop()
+        made: list[_Connection] = []
+        while len(made) < self._pace.connections:
+            several = [
+                loop.create_connection(lambda: _Connection(self), self._host, self._port)
+                for _ in range(min(_OPENED_AT_ONCE, self._pace.connections - len(made)))
+            ]
+            made += [protocol for _, protocol in await asyncio.gather(*several)]
+        return made
 
     async def _keep_rate(self, rate: float, began_s: float) -> None:
         loop = asyncio.get_running_loop()
@@ -165,7 +188,12 @@ class Load:
         self._sent += 1
         connection.send(request, began_s)
 
-    def _ended(self, connection: _Connection, status: int) -> None:
+    def begun(self) -> None:
+        self.outcome.begun += 1
+        if self.outcome.begun == self._pace.requests:
+            self.all_begun.set()
+
+    def ended(self, connection: _Connection, status: int) -> None:
         if status:
             now_s = asyncio.get_running_loop().time()
             self.outcome.statuses[status] += 1

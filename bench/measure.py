@@ -7,53 +7,58 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from bench.load import Load, Outcome, Pace
 from bench.loops import fastest, new_loop
 from bench.processes import BenchError, cpu_s
+from bench.rig import Subject
+from bench.wrk import flood
 
 # What a proxy does after its last answer (it settles) belongs to the calls.
 _AFTER_S = 0.2
-_FEW_S, _MANY_S = 30.0, 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """Something that answers requests. `pids`: whose time counts; none for a direct call."""
-
-    name: str
-    port: int
-    pids: tuple[int, ...]
+_FEW, _MANY_S = 4, 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
     """What one measurement found."""
 
-    cpu_us: float  # a request
-    cpu_share: float  # of one core, while the load ran
+    cpu_us: float  # of the proxy, a request
+    beside_us: float  # of what works for it, a request
+    core: float  # how much of its core the proxy used, 0 to 1
     requests_per_s: float
     p50_ms: float
     p99_ms: float
     answered: int
 
 
-def measure(subject: Subject, requests: Sequence[bytes], pace: Pace) -> Reading:
-    """Run the load against the subject. BenchError when a request failed."""
-    with asyncio.Runner(loop_factory=lambda: new_loop(fastest())) as runner:
-        before_s = cpu_s(subject.pids)
-        outcome = runner.run(_run(subject, requests, pace))
-    time.sleep(_AFTER_S)
-    taken_s = cpu_s(subject.pids) - before_s
+class _Clocks:
+    """CPU time from its making on."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        self._before_s = cpu_s(subject.pids), cpu_s(subject.beside)
+
+    def taken_s(self) -> tuple[float, float]:
+        """Of the proxy, and of what works for it, until what it does has come to an end."""
+        time.sleep(_AFTER_S)
+        proxy_s, beside_s = self._before_s
+        return cpu_s(self._subject.pids) - proxy_s, cpu_s(self._subject.beside) - beside_s
+
+
+def at_pace(subject: Subject, requests: Sequence[bytes], pace: Pace) -> Reading:
+    """Send with our own load. BenchError when a request failed."""
+    clocks = _Clocks(subject)
+    outcome = run_load(subject, requests, pace)
+    taken_s, beside_s = clocks.taken_s()
     if outcome.failed or not outcome.answered:
-        raise BenchError(
-            f"{subject.name}: {outcome.failed} of {outcome.answered + outcome.failed} requests "
-            f"failed: statuses {dict(outcome.statuses)}, {outcome.broken} broken off"
-        )
+        raise _failure(subject, outcome.answered, outcome.failed, str(dict(outcome.statuses)))
     latencies_ms = sorted(1000 * each for each in outcome.latencies_s)
     return Reading(
         cpu_us=taken_s / outcome.answered * 1e6,
-        cpu_share=taken_s / outcome.seconds,
+        beside_us=beside_s / outcome.answered * 1e6,
+        core=taken_s / outcome.seconds,
         requests_per_s=outcome.answered / outcome.seconds,
         p50_ms=statistics.median(latencies_ms),
         p99_ms=latencies_ms[int(len(latencies_ms) * 0.99)],
@@ -61,14 +66,42 @@ def measure(subject: Subject, requests: Sequence[bytes], pace: Pace) -> Reading:
     )
 
 
+def at_saturation(subject: Subject, file: Path, connections: int, seconds: int) -> Reading:
+    """Send with wrk what is in the file. BenchError when a request failed."""
+    clocks = _Clocks(subject)
+    done = flood(subject.port, file, connections, seconds)
+    taken_s, beside_s = clocks.taken_s()
+    if done.failed or not done.answered:
+        raise _failure(subject, done.answered, done.failed, "wrk tells no more")
+    return Reading(
+        cpu_us=taken_s / done.answered * 1e6,
+        beside_us=beside_s / done.answered * 1e6,
+        core=taken_s / done.seconds,
+        requests_per_s=done.answered / done.seconds,
+        p50_ms=done.p50_ms,
+        p99_ms=done.p99_ms,
+        answered=done.answered,
+    )
+
+
 def warm(subject: Subject, requests: Sequence[bytes], connections: int) -> int:
-    """First calls, which make connections and bring accounts into Redis, with few at a time; then
-    many. Failures are let pass. How many were answered."""
-    few = Pace(4, _FEW_S, requests=len(requests))
+    """First calls, which make connections and bring accounts into Redis, a few at a time; then
+    many. A failure is let pass here. How many were answered."""
+    few = Pace(min(_FEW, connections), requests=len(requests), seconds=60.0)
     many = Pace(connections, _MANY_S)
+    return sum(run_load(subject, requests, pace).answered for pace in (few, many))
+
+
+def run_load(subject: Subject, requests: Sequence[bytes], pace: Pace) -> Outcome:
+    """Our own load against the subject, whatever comes of it."""
     with asyncio.Runner(loop_factory=lambda: new_loop(fastest())) as runner:
-        return sum(runner.run(_run(subject, requests, pace)).answered for pace in (few, many))
+        return runner.run(_run(subject, requests, pace))
 
 
 async def _run(subject: Subject, requests: Sequence[bytes], pace: Pace) -> Outcome:
     return await Load("127.0.0.1", subject.port, requests, pace).run()
+
+
+def _failure(subject: Subject, answered: int, failed: int, more: str) -> BenchError:
+    total = answered + failed
+    return BenchError(f"{subject.name}: {failed} of {total} requests failed ({more})")

@@ -6,12 +6,14 @@ Every one dies with this process, however it ends. Linux only.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -25,11 +27,10 @@ class BenchError(Exception):
     """A measurement cannot be made; the text says why and what to do."""
 
 
-class Started:
-    """One process that says `ready` and then whatever else on its first line."""
+class Process:
+    """One process, and what it says on standard error, kept in a file of the folder `place`."""
 
     def __init__(self, name: str, argv: Sequence[str], place: Path, env: Mapping[str, str]) -> None:
-        """Start it in the folder `place`, where also its words on standard error are kept."""
         self.name, self._log = name, place / f"{name}.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -42,20 +43,31 @@ class Started:
                 start_new_session=True,
                 preexec_fn=partial(die_with_parent, signal.SIGTERM, os.getpid()),
             )
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline().decode().split()
-        if line[:1] != ["ready"]:
-            self.stop()
-            raise BenchError(f"{name} did not start: {self._log.read_text()[-2000:]}")
-        self.said = line[1:]
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
+    def ready(self) -> list[str]:
+        """Wait until it says `ready`; what else it says on that line. BenchError if it ends."""
+        assert self._process.stdout is not None
+        words = self._process.stdout.readline().decode().split()
+        if words[:1] != ["ready"]:
+            self.stop()
+            raise BenchError(f"{self.name} did not start:\n{self.log()}")
+        return words[1:]
+
     def log(self) -> str:
-        """What it said on standard error."""
-        return self._log.read_text()
+        """The end of what it said on standard error."""
+        return self._log.read_text()[-2000:]
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
+    def ended(self) -> bool:
+        """True once it does not run any more."""
+        return self._process.poll() is not None
 
     def stop(self) -> int:
         """SIGTERM, then wait; the exit code."""
@@ -65,11 +77,32 @@ class Started:
         except subprocess.TimeoutExpired:
             self._process.kill()
             return self._process.wait(_STOP_S)
+        finally:
+            if self._process.stdout is not None:
+                self._process.stdout.close()
 
 
 def python(module: str, *words: str) -> tuple[str, ...]:
     """The command that runs a module of this tree."""
     return (sys.executable, "-m", module, *words)
+
+
+def tool(name: str, package: str) -> str:
+    """Where a program is that the benchmark needs; BenchError says how to get it."""
+    places = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
+    found = shutil.which(name, path=places)
+    if found is None:
+        raise BenchError(
+            f"{name} is not installed. On Debian and Ubuntu: apt-get install {package}"
+        )
+    return found
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def cores() -> tuple[int, int]:
@@ -80,11 +113,27 @@ def cores() -> tuple[int, int]:
     return usable[0], usable[1]
 
 
+@contextmanager
+def kept_on(core: int) -> Iterator[None]:
+    """This process, and those that it starts meanwhile, on one core."""
+    before = os.sched_getaffinity(0)
+    pin(os.getpid(), core)
+    try:
+        yield
+    finally:
+        for thread in _threads(os.getpid()):
+            os.sched_setaffinity(thread, before)
+
+
 def pin(pid: int, core: int) -> None:
     """Keep all threads of a process, and those it will start, on one core."""
-    for thread in os.listdir(f"/proc/{pid}/task"):
+    for thread in _threads(pid):
         with suppress(ProcessLookupError):
-            os.sched_setaffinity(int(thread), {core})
+            os.sched_setaffinity(thread, {core})
+
+
+def _threads(pid: int) -> list[int]:
+    return [int(name) for name in os.listdir(f"/proc/{pid}/task")]
 
 
 def cpu_s(pids: Iterable[int]) -> float:
@@ -113,6 +162,13 @@ def children_of(pid: int) -> dict[int, str]:
                 command = Path(f"/proc/{each}/cmdline").read_bytes()
                 found[each] = command.replace(b"\0", b" ").decode().strip()
     return found
+
+
+def memory_mib(pid: int) -> tuple[float, float]:
+    """Resident memory of a process, and its share of it (PSS), in MiB."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    kib = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
+    return kib["Rss"] / 1024, kib["Pss"] / 1024
 
 
 def loop_of(pid: int) -> str:

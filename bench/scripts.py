@@ -1,6 +1,6 @@
 """How long the scripts take and how much an account takes, by the number of users.
 
-`python bench/scripts.py 1000 100000 1000000` fills a Redis of its own with so many accounts and
+`python -m bench scripts 1000 100000 1000000` fills a Redis of its own with so many accounts and
 then times calls of users drawn at random. Time is the server's own count (INFO commandstats) over
 pipelined calls, the median of batches. In turn with each batch run two scripts that make the same
 Redis calls with values of the same sizes, but know no rule: what ours take beyond these is their
@@ -9,21 +9,21 @@ own, and the ratio is what another machine can be held to. No limit beside the m
 
 from __future__ import annotations
 
-import asyncio
 import random
 import statistics
-import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import redis
 
+from bench.table import Table
 from gateway.adapters.embedded import start_redis
 from gateway.adapters.redis_store.keys import SCHEMA_VERSION, account_keys, shard_keys, tier_key
 from gateway.adapters.redis_store.scripts import load_scripts, lua_folder
 
+Facts = dict[str, Any]
 SHARDS = 16
 TIMED_CALLS = 20_000
 CALLED_MAX = 100_000  # of a million accounts the rest is only brought back, to save minutes
@@ -185,33 +185,65 @@ class Server:
         return list(pipe.execute())
 
 
-async def main(sizes: Sequence[int]) -> None:
-    """Print one line a size."""
+async def measure(sizes: Sequence[int], watch: Callable[[Facts], None]) -> Facts:
+    """The figures at each size, smallest first; `watch` is told of each as it comes."""
     with tempfile.TemporaryDirectory(prefix="bench-") as place:
         redis_server = await start_redis(Path(place))
         try:
             server = Server(redis_server.url)
             server.client.config_set("appendonly", "no")
             empty_bytes, filled = server.client.info("memory")["used_memory"], 0
-            print(f"{redis_server.engine}; microseconds a call, as the server counts them")
-            print("users      reserve  settle  both  bare calls  ratio  empty  hget  bytes a user")
+            found: list[Facts] = []
             for size in sorted(sizes):
                 server.fill(filled, size)
                 filled = size
-                taken = server.client.info("memory")["used_memory"] - empty_bytes
-                taken_us = server.time(size)
-                script_us, hget_us = server.yardstick()
-                both_us = taken_us["reserve"] + taken_us["settle"]
-                bare_us = taken_us["bare reserve"] + taken_us["bare settle"]
-                print(
-                    f"{size:<9,}  {taken_us['reserve']:7.1f}  {taken_us['settle']:6.1f}"
-                    f"  {both_us:4.0f}  {bare_us:10.0f}  {both_us / bare_us:5.2f}"
-                    f"  {script_us:5.2f}  {hget_us:4.2f}  {taken / size:12.0f}",
-                    flush=True,
-                )
+                taken_bytes = server.client.info("memory")["used_memory"] - empty_bytes
+                found.append(_at(server, size) | {"bytes_a_user": taken_bytes / size})
+                watch(found[-1])
+            return {"engine": redis_server.engine, "sizes": found}
         finally:
             await redis_server.stop()
 
 
-if __name__ == "__main__":
-    asyncio.run(main([int(word) for word in sys.argv[1:]] or [1000, 100_000]))
+def _at(server: Server, size: int) -> Facts:
+    taken_us = server.time(size)
+    script_us, hget_us = server.yardstick()
+    both_us = taken_us["reserve"] + taken_us["settle"]
+    bare_us = taken_us["bare reserve"] + taken_us["bare settle"]
+    return {
+        "users": size,
+        "reserve_us": taken_us["reserve"],
+        "settle_us": taken_us["settle"],
+        "bare_us": bare_us,
+        "ratio": both_us / bare_us,
+        "empty_us": script_us,
+        "hget_us": hget_us,
+    }
+
+
+def table(facts: Facts) -> Table:
+    """Microseconds a call, as the server counts them, and bytes."""
+    rows = [
+        (
+            f"{each['users']:,}",
+            f"{each['reserve_us']:.1f}",
+            f"{each['settle_us']:.1f}",
+            f"{each['reserve_us'] + each['settle_us']:.0f}",
+            f"{each['bare_us']:.0f}",
+            f"{each['ratio']:.2f}",
+            f"{each['empty_us']:.2f}",
+            f"{each['hget_us']:.2f}",
+            f"{each['bytes_a_user']:.0f}",
+        )
+        for each in facts["sizes"]
+    ]
+    columns = (
+        *("users", "reserve µs", "settle µs", "both", "bare calls", "ratio"),
+        *("empty script", "HGET", "bytes of Redis a user"),
+    )
+    notes = (
+        f"{facts['engine']}. Microseconds are the server's own count, medians of batches; no limit "
+        "beside the month's is set. *Bare calls* are two scripts that make the same Redis calls "
+        "with values of the same sizes, but know no rule, in turn with ours.",
+    )
+    return Table("The scripts, by the number of users", columns, rows, notes)

@@ -1,6 +1,6 @@
 """The gateway as users run it: `serve` with its shipped configuration, stores, jobs and metrics.
 
-Only what must differ does: ports, the state directory, where the upstreams are, and tiers so large
+Only what must differ does: ports, the state directory, where the upstreams are, and a tier so large
 that no limit plays a role. Users and keys are made in bulk. At the end the ledger must hold as many
 rows as answers were given, and `ledger verify` must find no difference.
 """
@@ -11,94 +11,112 @@ import asyncio
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
 
-from bench.processes import ROOT, BenchError, Started, children_of, pin, python
+from bench.lanes import Callers, Lane, configured
+from bench.processes import ROOT, BenchError, Process, children_of, pin, python
 from gateway.adapters.postgres.reports import ExportFilter
 from gateway.adapters.prometheus_metrics import ProxyMetrics
 from gateway.app.secrets_of_state import pepper_of
-from gateway.app.stores import open_stores
+from gateway.app.stores import Stores, open_stores
 from gateway.config import Settings, load
 
-UPSTREAM_KEY = "sk-bench-0123456789abcdefghijklmnopqrstuvwxyz0123456789"
-ROOM_TOKENS = 10**12
+_TIERS: dict[Callers, str] = {"room": "full", "near": "lite"}
+_ROOM_TOKENS, _NEAR_TOKENS = 10**12, 10**6
+# Below the 8,192 that are held for an answer, so each call is held at less; above the least, 2,048.
+_LEFT_TOKENS = 6000
+_AT_ONCE = 8
 _COMMAND_S = 120.0
 _HIDDEN = ("OPENAI_API_KEY", "REDIS_URL", "DATABASE_URL")
 
 
 class GatewayStack:
-    """One gateway over one state directory."""
+    """One gateway over one state directory in `place`; it may be stopped and started again."""
 
-    def __init__(self, place: Path, upstream: str, env: Mapping[str, str] | None = None) -> None:
-        self._place, self._config = place, place / "config.yaml"
-        self._env = dict(env or {})
-        self._config.write_text(yaml.safe_dump(self._configuration(upstream), sort_keys=False))
-        kept = {name: value for name, value in os.environ.items() if name not in _HIDDEN}
-        self._settings: Settings = load(
-            self._config, {k: v for k, v in kept.items() if not k.startswith("QUOTA_")}
-        )
-        self._process: Started | None = None
+    def __init__(self, place: Path, lanes: Sequence[Lane], env: Mapping[str, str]) -> None:
+        self._place, self._config, self._env = place, place / "config.yaml", dict(env)
+        self._config.write_text(yaml.safe_dump(self._configuration(lanes), sort_keys=False))
+        kept = {k: v for k, v in os.environ.items() if k not in _HIDDEN and k[:6] != "QUOTA_"}
+        self._settings: Settings = load(self._config, kept)
+        self._process: Process | None = None
         self.port = 0
 
-    def _configuration(self, upstream: str) -> dict[str, Any]:
+    def _configuration(self, lanes: Sequence[Lane]) -> dict[str, Any]:
         shipped: dict[str, Any] = yaml.safe_load((ROOT / "config.yaml").read_text())
-        listen = dict.fromkeys(("proxy", "ops", "admin"), "127.0.0.1:0")
-        shipped["listen"] |= listen
+        shipped["listen"] |= dict.fromkeys(("proxy", "ops", "admin"), "127.0.0.1:0")
         shipped["state_dir"] = str(self._place / "state")
         # A machine with other work to do may keep Redis waiting; what a call costs is the same.
         shipped["redis"] |= {"url": "embedded", "deadline_ms": 5000}
         shipped["ledger"]["url"] = "embedded"
-        shipped["upstreams"]["openai"] |= {"base_url": f"{upstream}/v1", "api_key": UPSTREAM_KEY}
-        shipped["plan"]["tiers"]["full"]["tokens"] = ROOM_TOKENS
-        return shipped
+        tiers = shipped["plan"]["tiers"]
+        tiers["full"]["tokens"], tiers["lite"]["tokens"] = _ROOM_TOKENS, _NEAR_TOKENS
+        return {**shipped, **configured(shipped, lanes)}
 
     def start(self, *options: str) -> None:
         """Run until it says that traffic is accepted."""
         argv = python("gateway", "serve", "--config", str(self._config), *options)
-        self._process = Started("gateway", argv, self._place, self._env)
-        places = dict(word.split("=", 1) for word in self._process.said)
+        self._process = Process("gateway", argv, self._place, self._env)
+        places = dict(word.split("=", 1) for word in self._process.ready())
         self.port = urlsplit(places["proxy"]).port or 0
 
-    def workers(self) -> list[int]:
+    def stop(self) -> None:
+        """End it, well. Nothing when it does not run."""
+        process, self._process = self._process, None
+        if process is not None and process.stop():
+            raise BenchError(f"the gateway ended badly:\n{process.log()}")
+
+    def workers(self) -> tuple[int, ...]:
         """The processes that answer calls."""
+        return tuple(pid for pid, said in self._family().items() if "proxy-process" in said)
+
+    def beside(self) -> tuple[int, ...]:
+        """All others: the supervisor, the jobs, Redis, Postgres."""
+        return tuple(pid for pid, said in self._family().items() if "proxy-process" not in said)
+
+    def _family(self) -> dict[int, str]:
         if self._process is None:
             raise BenchError("the gateway was not started")
-        children = children_of(self._process.pid)
-        return [pid for pid, command in children.items() if "proxy-process" in command]
+        return {self._process.pid: "serve", **children_of(self._process.pid)}
 
     def pin_workers(self, core: int) -> None:
         """Give the proxy a core; everything else stays where it is."""
         for pid in self.workers():
             pin(pid, core)
 
-    def stop(self) -> None:
-        """End it, well."""
-        if self._process is not None and self._process.stop():
-            raise BenchError(f"the gateway ended badly:\n{self._process.log()[-2000:]}")
-        self._process = None
+    # --- users -----------------------------------------------------------------------------
 
-    def new_keys(self, users: int, name: str = "room") -> list[str]:
-        """Keys of new users on the tier `full`."""
+    def new_keys(self, users: int, callers: Callers) -> list[str]:
+        """Keys of as many new users."""
 
         async def make() -> list[str]:
             async with self._stores() as stores:
-                accounts, pepper = stores.accounts(self._settings), pepper_of(self._settings)
-                keys = []
-                for number in range(users):
-                    user_id = f"{name}-{number}"
-                    await accounts.create_user(user_id, "full")
-                    keys.append((await accounts.create_key(user_id, pepper)).key)
+                keys: list[str] = []
+                for first in range(0, users, _AT_ONCE):
+                    several = range(first, min(first + _AT_ONCE, users))
+                    made = (self._new_key(stores, callers, number) for number in several)
+                    keys += await asyncio.gather(*made)
                 return keys
 
         return asyncio.run(make())
 
+    async def _new_key(self, stores: Stores, callers: Callers, number: int) -> str:
+        accounts, user_id = stores.accounts(self._settings), f"{callers}-{number}"
+        await accounts.create_user(user_id, _TIERS[callers])
+        if callers == "near":
+            used = _NEAR_TOKENS - _LEFT_TOKENS
+            await accounts.set_used(user_id, used, "near the limit", "bench")
+        return (await accounts.create_key(user_id, pepper_of(self._settings))).key
+
+    # --- the books -------------------------------------------------------------------------
+
     def rows_of_usage(self) -> int:
-        """How many calls the ledger has booked, once all is drained: part of `verdict`."""
+        """How many calls the ledger has booked."""
 
         async def count() -> int:
             async with self._stores() as stores:
@@ -107,13 +125,11 @@ class GatewayStack:
 
         return asyncio.run(count())
 
-    def verdict(self) -> dict[str, Any]:
+    def agrees(self) -> bool:
         """What `quota-gateway ledger verify` says, after waiting for what is still open."""
+        words = ("ledger", "verify", "--config", str(self._config), "--json", "--wait", "30")
         done = subprocess.run(
-            python(
-                *("gateway", "ledger", "verify", "--config", str(self._config)),
-                *("--json", "--wait", "30"),
-            ),
+            python("gateway", *words),
             cwd=self._place,
             env={**os.environ, "PYTHONPATH": str(ROOT), **self._env},
             capture_output=True,
@@ -122,7 +138,7 @@ class GatewayStack:
         )
         if not done.stdout:
             raise BenchError(f"ledger verify failed:\n{done.stderr}")
-        return dict(json.loads(done.stdout))
+        return bool(json.loads(done.stdout)["agrees"])
 
-    def _stores(self) -> Any:
+    def _stores(self) -> AbstractAsyncContextManager[Stores]:
         return open_stores(self._settings, ProxyMetrics(()), "bench")

@@ -1,8 +1,9 @@
 """An upstream that costs little: canned answers, and streams of which each chunk is one write.
 
-A stream's chunks come CHUNK_MS apart, as a model's do, so that a proxy gets each by itself and a
-slow one cannot save work by reading several at once. Streams that run at the same time are spread
-over the milliseconds between. Requests are read only as far as it takes to answer them.
+A stream's chunks come some milliseconds apart, as a model's do, so that a proxy gets each by itself
+and a slow one cannot save work by reading several at once. Streams that run at the same time are
+spread over the milliseconds between. SIGUSR1 ends all open streams at once, with their last chunk.
+Requests are read only as far as it takes to answer them.
 """
 
 from __future__ import annotations
@@ -10,22 +11,23 @@ from __future__ import annotations
 import argparse
 import asyncio
 import re
+import signal
 from collections.abc import Sequence
 from typing import cast
 
-from bench.answers import HEADERS, completion, events
+from bench.answers import HEADERS, OUTPUT_TOKENS, PROMPT_TOKENS, completion, events
 from bench.loops import fastest, new_loop
 
-PROMPT_TOKENS, OUTPUT_TOKENS = 230, 120
 CHUNK_MS = 5
+CLOSE_AT_ONCE = signal.SIGUSR1
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _STREAMED = b'"stream":true'
 
 
 def _head(kind: bytes, framing: bytes) -> bytes:
-    common = b"".join(b"%b: %b\r\n" % (name.encode(), value.encode()) for name, value in HEADERS)
+    given = b"".join(b"%b: %b\r\n" % (name.encode(), value.encode()) for name, value in HEADERS)
     date = b"date: Mon, 23 Nov 2026 12:00:00 GMT\r\n"
-    return b"HTTP/1.1 200 OK\r\n%bcontent-type: %b\r\n%b%b\r\n" % (date, kind, common, framing)
+    return b"HTTP/1.1 200 OK\r\n%bcontent-type: %b\r\n%b%b\r\n" % (date, kind, given, framing)
 
 
 def whole_answer(prompt_tokens: int, output_tokens: int) -> bytes:
@@ -42,24 +44,32 @@ def stream_writes() -> list[bytes]:
 
 
 class Streams:
-    """All streams that run, in CHUNK_MS groups; each millisecond one group writes its next."""
+    """All streams that run, in `chunk_ms` groups; each millisecond one group writes its next."""
 
-    def __init__(self, writes: Sequence[bytes]) -> None:
+    def __init__(self, writes: Sequence[bytes], chunk_ms: int) -> None:
         self._writes = writes
-        self._groups: list[dict[asyncio.Transport, int]] = [{} for _ in range(CHUNK_MS)]
+        self._groups: list[dict[asyncio.Transport, int]] = [{} for _ in range(chunk_ms)]
         self._opened = 0
 
     def open(self, to: asyncio.Transport) -> None:
-        """Begin a stream; its first write comes with the group's next turn."""
-        self._groups[self._opened % CHUNK_MS][to] = 0
+        """Begin a stream with its first chunk; the others come with the turns of a group."""
+        to.write(self._writes[0])
+        self._groups[self._opened % len(self._groups)][to] = 1
         self._opened += 1
+
+    def end_all(self) -> None:
+        """Write the last chunk of every open stream."""
+        for group in self._groups:
+            for to in group:
+                to.write(self._writes[-1])
+            group.clear()
 
     async def run(self) -> None:
         """Write for ever. A late turn is made up for at once, so the pace holds on average."""
         loop = asyncio.get_running_loop()
         due, turn = loop.time(), 0
         while True:
-            self._write(self._groups[turn % CHUNK_MS])
+            self._write(self._groups[turn % len(self._groups)])
             turn, due = turn + 1, due + 0.001
             await asyncio.sleep(max(0.0, due - loop.time()))
 
@@ -103,23 +113,21 @@ class _Connection(asyncio.Protocol):
         self._got = b""
 
 
-async def serve(port: int, prompt_tokens: int, output_tokens: int) -> None:
+async def serve(port: int, chunk_ms: int) -> None:
     """Answer on 127.0.0.1 until the process ends."""
-    streams = Streams(stream_writes())
-    answer = whole_answer(prompt_tokens, output_tokens)
+    streams = Streams(stream_writes(), chunk_ms)
+    answer = whole_answer(PROMPT_TOKENS, OUTPUT_TOKENS)
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(
-        lambda: _Connection(answer, streams), "127.0.0.1", port, backlog=8192
-    )
-    print("ready", server.sockets[0].getsockname()[1], flush=True)
+    loop.add_signal_handler(CLOSE_AT_ONCE, streams.end_all)
+    await loop.create_server(lambda: _Connection(answer, streams), "127.0.0.1", port, backlog=8192)
+    print("ready", flush=True)
     await streams.run()
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--prompt-tokens", type=int, default=PROMPT_TOKENS)
-    parser.add_argument("--output-tokens", type=int, default=OUTPUT_TOKENS)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--chunk-ms", type=int, default=CHUNK_MS)
     chosen = parser.parse_args()
     with asyncio.Runner(loop_factory=lambda: new_loop(fastest())) as runner:
-        runner.run(serve(chosen.port, chosen.prompt_tokens, chosen.output_tokens))
+        runner.run(serve(chosen.port, chosen.chunk_ms))
