@@ -145,7 +145,7 @@ def cpu_s(pids: Iterable[int]) -> float:
 
 
 def children_of(pid: int) -> dict[int, str]:
-    """All processes below one, with their command lines."""
+    """All processes below one, with their names."""
     parents: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -159,8 +159,7 @@ def children_of(pid: int) -> dict[int, str]:
             above = parents[above]
         if above == pid and each != pid:
             with suppress(OSError):
-                command = Path(f"/proc/{each}/cmdline").read_bytes()
-                found[each] = command.replace(b"\0", b" ").decode().strip()
+                found[each] = Path(f"/proc/{each}/comm").read_text().strip()
     return found
 
 

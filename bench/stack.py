@@ -73,11 +73,11 @@ class GatewayStack:
 
     def workers(self) -> tuple[int, ...]:
         """The processes that answer calls."""
-        return tuple(pid for pid, said in self._family().items() if "proxy-process" in said)
+        return tuple(pid for pid, name in self._family().items() if name.startswith("proxy"))
 
     def beside(self) -> tuple[int, ...]:
         """All others: the supervisor, the jobs, Redis, Postgres."""
-        return tuple(pid for pid, said in self._family().items() if "proxy-process" not in said)
+        return tuple(pid for pid, name in self._family().items() if not name.startswith("proxy"))
 
     def _family(self) -> dict[int, str]:
         if self._process is None:
