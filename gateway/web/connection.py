@@ -1,18 +1,52 @@
-"""One connection of a client to the proxy port: aiohttp's server, with a way to write of our own.
+"""One connection of a client to the proxy port: aiohttp's, less what this port does not need.
 
-Requests are read and taken in turn by aiohttp. Answers are written here, each piece in one call to
-the transport; what they say is not known here.
+aiohttp reads and parses, holds back clients that send too fast, and closes silent connections. Its
+way of answering makes a task, a writer and a log record for each request; here the connection's one
+task answers in turn, and each piece of an answer is one call to the transport. What an answer says
+is not known here.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
 from aiohttp import web
+from aiohttp.http import RawRequestMessage
+from aiohttp.streams import StreamReader
+from aiohttp.web_protocol import ERROR
+
+_log = logging.getLogger("gateway.http")
+
+
+class Sendable(Protocol):
+    """An answer that can be sent; `is_last`: the connection ends with it."""
+
+    is_last: bool
+
+    async def send(self, request: web.BaseRequest) -> None:
+        """Write what is not written yet. ConnectionError when the client is gone."""
+        ...
+
+
+Handle = Callable[[web.BaseRequest], Awaitable[Sendable]]
 
 
 class Connection(web.RequestHandler):
-    """aiohttp's. `in_answer`: a head was sent whose answer is not complete yet."""
+    """Answers requests by `handle`, and by `refuse` what is not HTTP.
 
-    in_answer = False
+    `in_answer`: a head was sent whose answer is not complete yet.
+    """
+
+    __slots__ = ("_handle", "_refuse", "in_answer")
+
+    def __init__(self, server: web.Server, handle: Handle, refuse: Sendable, **kept: Any) -> None:
+        super().__init__(server, **kept)
+        self._handle = handle
+        self._refuse = refuse
+        self.in_answer = False
 
     def send(self, data: bytes) -> None:
         """Hand bytes to the kernel, or to a buffer behind it. ConnectionResetError when the client
@@ -32,6 +66,83 @@ class Connection(web.RequestHandler):
         """Drop the connection, so that the client sees that the answer is not whole."""
         if self.transport is not None:
             self.transport.abort()
+
+    async def start(self) -> None:
+        """Answer requests until the connection ends. In place of aiohttp's own."""
+        try:
+            while not self._force_close and not self._close:
+                if not self._messages:
+                    await self._next_message()
+                message, payload = self._messages.popleft()
+                if self._parser is not None:
+                    self._parser.message_consumed()
+                if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
+                    self._resume_reading_if_drained()
+                if not await self._answer(message, payload):
+                    break
+                self._begin_silence()
+        finally:
+            self._task_handler = None
+            if self.transport is not None:
+                self.transport.close()
+
+    async def _next_message(self) -> None:
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _begin_silence(self) -> None:
+        """From now on, so long and no longer may the client say nothing."""
+        until_s = self._loop.time() + self._keepalive_timeout
+        self._next_keepalive_close_time = until_s
+        if self._keepalive_handle is None:
+            self._keepalive_handle = self._loop.call_at(until_s, self._process_keepalive)
+
+    async def _answer(self, message: RawRequestMessage | object, payload: StreamReader) -> bool:
+        """False: the connection is not to be used any more."""
+        if not isinstance(message, RawRequestMessage):  # then it says what was wrong
+            error = getattr(message, "exc", None)
+            _log.info("not HTTP, from %s: %s", self.peername, type(error).__name__)
+            await self._refuse.send(self._request(ERROR, payload))
+            return False
+        request = self._request(message, payload)
+        self._request_in_progress = True
+        self._current_request = request
+        try:
+            answer = await self._handle(request)
+            answer.is_last |= self._upgraded  # to nothing: what comes after it is not HTTP
+            await answer.send(request)
+        except ConnectionError:
+            return False
+        except Exception:
+            _log.exception("a request could not be answered")
+            self.cut()
+            return False
+        finally:
+            self._current_request = None
+            self._request_in_progress = False
+            if self._handler_waiter is not None:  # somebody waits to shut down
+                self._handler_waiter.set_result(None)
+        if answer.is_last or not request.keep_alive:
+            return False
+        return payload.is_eof() or await self._rest_is_read(payload)
+
+    def _request(self, message: RawRequestMessage, payload: StreamReader) -> web.BaseRequest:
+        no_task: Any = None  # nor a writer: neither is used here
+        return web.BaseRequest(message, payload, self, no_task, no_task, self._loop)
+
+    async def _rest_is_read(self, payload: StreamReader) -> bool:
+        """Let a client that was refused send its body to the end, within bounds: most read an
+        answer only then."""
+        try:
+            async with asyncio.timeout(self._lingering_time):
+                while not payload.is_eof():
+                    await payload.readany()
+        except (TimeoutError, OSError, web.RequestPayloadError):
+            return False
+        return True
 
 
 def connection_of(request: web.BaseRequest) -> Connection:

@@ -204,7 +204,7 @@ class Proxy:
             _log.info("refused %s: %s %s (tier %s)", rid, terms.status, terms.code, tier)
         response = refusal_response(refused, rid, self._settings.plan.thresholds_percent)
         if self.draining:
-            response.force_close()  # its client should find another gateway
+            response.is_last = True  # its client should find another gateway
         return response
 
 

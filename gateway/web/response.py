@@ -41,44 +41,32 @@ class _Date:
 _date = _Date()
 
 
-def _head(request: web.BaseRequest, status: int, headers: Headers, keep_alive: bool) -> str:
-    """Status line and headers, without the framing and the blank line after them."""
+def _head(request: web.BaseRequest, status: int, headers: Headers, may_stay: bool) -> str:
+    """Status line and headers, without the framing and the blank line after them. `may_stay`: the
+    connection can be used again, if the client likes."""
     lines = [f"{name}: {value}\r\n" for name, value in headers]
     text = "".join(lines)
     if text.count("\n") != len(lines) or text.count("\r") != len(lines):
         raise ValueError("a line break in a header of an answer")
-    is_11 = request.version >= HttpVersion11
+    is_11, keep_alive = request.version >= HttpVersion11, may_stay and request.keep_alive
     if keep_alive != is_11:  # said where it is not what the version means anyway
         text += f"Connection: {'keep-alive' if keep_alive else 'close'}\r\n"
     version = "1.1" if is_11 else "1.0"
     return f"HTTP/{version} {status} {_PHRASES.get(status, '')}\r\n{text}{_date.line()}"
 
 
-class _Answer:
-    """What aiohttp's server asks of a response: `prepare`, `write_eof` and `keep_alive`."""
-
-    def __init__(self, status: int, headers: Headers) -> None:
-        self.status = status
-        self.headers = list(headers)
-        self.keep_alive: bool | None = None  # not known before it is prepared
-        self._is_last = False
-
-    def force_close(self) -> None:
-        """The connection ends with this answer."""
-        self._is_last = True
-
-
-class Whole(_Answer):
-    """An answer whose body is known."""
+class Whole:
+    """An answer whose body is known. `is_last`: the connection ends with it."""
 
     def __init__(self, status: int, headers: Headers, body: bytes = b"") -> None:
-        super().__init__(status, headers)
+        self.status = status
+        self.headers = list(headers)
         self.body = body
+        self.is_last = False
 
-    async def prepare(self, request: web.BaseRequest) -> None:
+    async def send(self, request: web.BaseRequest) -> None:
         """Write all of it. ConnectionError when the client is gone."""
-        self.keep_alive = request.keep_alive and not self._is_last
-        head = _head(request, self.status, self.headers, self.keep_alive)
+        head = _head(request, self.status, self.headers, not self.is_last)
         body = b"" if request.method == "HEAD" else self.body
         if self.status != HTTPStatus.NO_CONTENT:
             head = f"{head}Content-Length: {len(self.body)}\r\n"
@@ -88,24 +76,22 @@ class Whole(_Answer):
         else:
             connection.send(f"{head}\r\n".encode())
             connection.send(body)
-
-    async def write_eof(self) -> None:
-        """Nothing is left to write."""
+            await connection.drained()
 
 
-class Streamed(_Answer):
+class Streamed:
     """An answer whose body comes in pieces: `begin`, then `write` as often as needed, then `end`.
 
     Each raises ConnectionError when the client is gone.
     """
 
     def __init__(self, request: web.BaseRequest, status: int, headers: Headers) -> None:
-        super().__init__(status, headers)
+        self.status = status
         self._to = connection_of(request)
         self._in_chunks = request.version >= HttpVersion11
-        self.keep_alive = request.keep_alive and self._in_chunks
+        self.is_last = not self._in_chunks
         framing = "Transfer-Encoding: chunked\r\n" if self._in_chunks else ""
-        self._head = f"{_head(request, status, self.headers, self.keep_alive)}{framing}\r\n"
+        self._head = f"{_head(request, status, headers, self._in_chunks)}{framing}\r\n"
 
     async def begin(self) -> None:
         """Send the head."""
@@ -126,11 +112,8 @@ class Streamed(_Answer):
             self._to.send(b"0\r\n\r\n")
         self._to.in_answer = False
 
-    async def prepare(self, request: web.BaseRequest) -> None:
-        """It was written on its way."""
-
-    async def write_eof(self) -> None:
-        """What did not come to its end must not look as if it had."""
+    async def send(self, request: web.BaseRequest) -> None:
+        """It was written on its way. What did not come to its end must not look as if it had."""
         if self._to.in_answer:
             self._to.cut()
             raise ConnectionResetError("the answer did not come to its end")

@@ -7,26 +7,23 @@ here.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
 from gateway.core.refusal import Case, Refused
-from gateway.web.connection import Connection
+from gateway.web.connection import Connection, Handle
 from gateway.web.error_body import refusal_response
 from gateway.web.quota_headers import SERVER
 from gateway.web.reserved import AddressTaken, url_of
-from gateway.web.response import Response
 
 # A kept-alive connection that says nothing is closed after this; OpenAI's SDKs keep theirs for 5 s.
 _KEEPALIVE_S = 75.0
 # The head of a request may take this many bytes a line and in all its fields.
 _LINE_BYTES_MAX = 16_384
-
-Handle = Callable[[web.BaseRequest], Awaitable[Response]]
 
 
 def _without_bytes(record: logging.LogRecord) -> bool:
@@ -42,29 +39,22 @@ _log = logging.getLogger("gateway.http")
 _log.addFilter(_without_bytes)
 
 
-class _ProxyConnection(Connection):
-    """Its answer to what is not HTTP quotes nothing and tells no version."""
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        super().handle_error(request, status, exc, message)  # logs
-        if self.in_answer:
-            raise ConnectionError("half an answer is out: nothing more can be said")
-        case = Case.INTERNAL_ERROR if status >= 500 else Case.INVALID_HTTP
-        words = "The gateway failed." if status >= 500 else "The request is not valid HTTP."
-        response = refusal_response(Refused(case, words), "none", ())
-        response.force_close()
-        return cast(web.StreamResponse, response)
-
-
 class _Server(web.Server):
+    """Makes a connection of ours for each client."""
+
+    def __init__(self, handle: Handle, **kept: Any) -> None:
+        super().__init__(_unused, **kept)
+        self._handle = handle
+        refused = Refused(Case.INVALID_HTTP, "The request is not valid HTTP.")
+        self._refuse = refusal_response(refused, "none", ())
+        self._refuse.is_last = True
+
     def __call__(self) -> web.RequestHandler:
-        return _ProxyConnection(self, loop=self._loop, **self._kwargs)
+        return Connection(self, self._handle, self._refuse, loop=self._loop, **self._kwargs)
+
+
+async def _unused(_: web.BaseRequest) -> web.StreamResponse:
+    raise AssertionError("connections of ours answer by themselves")
 
 
 class Listener:
@@ -98,7 +88,7 @@ async def listen_raw(handle: Handle, host: str, port: int) -> Listener:
     Other processes of this user may listen there too; who may not is the reservation's business.
     """
     server = _Server(
-        cast(Any, handle),  # its answers fulfil what aiohttp's server asks of one, see Response
+        handle,
         access_log=None,
         logger=_log,
         auto_decompress=False,
