@@ -65,8 +65,10 @@ class Server:
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=tls)
         scheme = "https" if tls else "http"
         self.url = f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-        yield self
-        server.close()
+        try:
+            yield self
+        finally:
+            server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
