@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
 
@@ -110,16 +110,3 @@ async def until(condition: Callable[[], object]) -> None:
             if condition():
                 return
             await asyncio.sleep(0.001)
-
-
-async def given_up(call: Awaitable[object], reached: Callable[[], object]) -> None:
-    """Cancel a call at some point of it."""
-
-    async def run() -> None:
-        await call
-
-    task = spawn(run(), "call", awaited=True)
-    await until(reached)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
