@@ -28,7 +28,7 @@ async def test_a_name_that_nobody_has_is_out_of_reach(open_to: OpenTo) -> None:
 
 async def test_a_server_without_tls_saw_nothing_of_the_request(open_to: OpenTo) -> None:
     async with serving().running() as server:
-        error = await trouble(open_to, server.url.replace("http:", "https:"))
+        error = await trouble(open_to, server.url.replace("http:", "https:"), connect_s=0.2)
     assert isinstance(error, UpstreamUnreachable)
     assert server.requests == []
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
 
@@ -44,9 +44,12 @@ def opener(adapter: type[DirectUpstream] | type[SessionUpstream]) -> OpenTo:
     async def open_to(
         url: str, idle_s: float = 30.0, api_key: str = KEY, **origin: Any
     ) -> AsyncIterator[AnyUpstream]:
-        upstream = adapter({"openai": Origin(url, api_key, 2.0, idle_s, **origin)})
-        yield upstream
-        await upstream.close()
+        times: dict[str, Any] = {"connect_s": 2.0, "idle_s": idle_s}
+        upstream = adapter({"openai": Origin(url, api_key, **times | origin)})
+        try:
+            yield upstream
+        finally:
+            await upstream.close()
 
     return open_to
 
@@ -67,9 +70,9 @@ async def asked(upstream: AnyUpstream, body: bytes = BODY) -> tuple[UpstreamHead
         await answer.close()
 
 
-async def trouble(open_to: OpenTo, url: str) -> Exception:
+async def trouble(open_to: OpenTo, url: str, **origin: Any) -> Exception:
     """What ends a call that is not answered well."""
-    async with open_to(url) as upstream:
+    async with open_to(url, **origin) as upstream:
         with pytest.raises(TROUBLE) as caught:
             await asked(upstream)
     return caught.value
@@ -107,16 +110,3 @@ async def until(condition: Callable[[], object]) -> None:
             if condition():
                 return
             await asyncio.sleep(0.001)
-
-
-async def given_up(call: Awaitable[object], reached: Callable[[], object]) -> None:
-    """Cancel a call at some point of it."""
-
-    async def run() -> None:
-        await call
-
-    task = spawn(run(), "call", awaited=True)
-    await until(reached)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task

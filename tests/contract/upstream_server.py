@@ -8,18 +8,19 @@ import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
 
-Then = Literal["keep", "close", "reset", "hang"]
+Then = Literal["keep", "close", "reset", "hang", "deaf"]
 
 
 @dataclass(frozen=True)
 class Reply:
     """What is answered to a request, and what becomes of the connection then.
 
-    With `early` it is answered as soon as the request's head is there, and nothing more is read.
+    "hang" reads on until the other side closes, "deaf" reads nothing more. With `early` it is
+    answered as soon as the request's head is there.
     """
 
     raw: bytes = b""
@@ -56,8 +57,12 @@ class Server:
     def __init__(self, replies: list[Reply]) -> None:
         self.replies = replies
         self.requests: list[tuple[bytes, bytes]] = []
+        self.rest = b""  # what was read after the last reply, until the other side closed
         self.connections = 0
         self.closed = 0
+        self.writers: list[asyncio.StreamWriter] = []
+        self._one_closed = asyncio.Event()
+        self._ended = asyncio.Event()
         self.url = ""
 
     @asynccontextmanager
@@ -65,18 +70,28 @@ class Server:
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=tls)
         scheme = "https" if tls else "http"
         self.url = f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-        yield self
-        server.close()
+        try:
+            yield self
+        finally:
+            server.close()
+            self._ended.set()
+            async with asyncio.timeout(10):
+                while self.closed < self.connections:
+                    self._one_closed.clear()
+                    await self._one_closed.wait()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self.writers.append(writer)
         try:
             while True:
                 reply = await self._asked(reader)
                 writer.write(reply.raw)
                 await writer.drain()
                 if reply.then == "hang":
-                    await reader.read()  # until the other side closes
+                    self.rest = await reader.read()
+                if reply.then == "deaf":
+                    await self._ended.wait()
                 if reply.then == "reset":
                     linger = struct.pack("ii", 1, 0)
                     writer.get_extra_info("socket").setsockopt(
@@ -87,8 +102,11 @@ class Server:
         except (asyncio.IncompleteReadError, ConnectionError, ssl.SSLError):
             return
         finally:
-            self.closed += 1
             writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+            self.closed += 1
+            self._one_closed.set()
 
     async def _asked(self, reader: asyncio.StreamReader) -> Reply:
         """Read one request; what is to be answered to it."""

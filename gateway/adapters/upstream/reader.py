@@ -26,7 +26,6 @@ _BEGINNING = b"HTTP/1."
 _NAMES = {name.encode(): name for name in (*READ_HEADERS, "content-length", "transfer-encoding")}
 # Of these, two of a kind would be a matter of taste; of Content-Length llhttp refuses a second.
 _SINGLE = ("transfer-encoding", "content-encoding")
-_NOT_HTTP = (HttpParserError, HttpParserUpgrade)
 
 
 class ResponseReader:
@@ -38,7 +37,6 @@ class ResponseReader:
 
     __slots__ = (
         "_framing_bytes",
-        "_has_headers",
         "_interims",
         "_left",
         "_parser",
@@ -59,7 +57,6 @@ class ResponseReader:
         self._partial: bytearray | None = None
         self._interims = 0
         self._parser: HttpResponseParser | None = None  # while it is needed: it points back here
-        self._has_headers = False
         self._left: int | None = 0  # bytes; None is a body that ends with the connection
         self._framing_bytes = 0
         # The parser calls these two straight, with no function of ours between.
@@ -120,14 +117,14 @@ class ResponseReader:
             raise UpstreamBroke("the answer is not HTTP/1")
         raw: dict[bytes, bytes] = {}
         self.on_header = raw.setdefault
-        self._has_headers = False
         self._parser = parser = HttpResponseParser(self)
         try:
             parser.feed_data(head)
-        except _NOT_HTTP as error:
-            self._parser = None
+        except HttpParserUpgrade:
+            raise UpstreamBroke("the answer would change the protocol") from None
+        except HttpParserError as error:
             raise UpstreamBroke(f"the answer is not HTTP/1: {error}") from None
-        if len(raw) > HEADERS_MAX or not self._has_headers:
+        if len(raw) > HEADERS_MAX:
             raise UpstreamBroke(f"the answer's head has more than {HEADERS_MAX} headers")
         headers = {
             known: value.strip().decode("latin-1")
@@ -141,8 +138,9 @@ class ResponseReader:
         if 100 <= status < 200:
             self._skip_interim(status, headers)
             return False
-        self.head = head_of(status, headers)
+        kept = head_of(status, headers)
         self._frame(status, headers, head)
+        self.head = kept
         return True
 
     def _skip_interim(self, status: int, headers: dict[str, str]) -> None:
@@ -183,8 +181,7 @@ class ResponseReader:
         count = len(self.parts)
         try:
             parser.feed_data(data)
-        except _NOT_HTTP as error:
-            self._parser = None
+        except HttpParserError as error:
             if not self.is_complete:
                 raise UpstreamBroke(f"the answer is not HTTP/1: {error}") from None
             self.is_reusable = False
@@ -192,23 +189,21 @@ class ResponseReader:
             self._parser = None
             # llhttp passes over empty lines between messages. The end of a chunked body is an empty
             # line too; one more is seen by what stands before it, if that came along.
-            if len(data) > 2 and data[-5:-4] in (b"", b"\r", b"\n"):
+            if data not in (b"\n", b"\r\n") and data[-5:-4] in (b"", b"\r", b"\n"):
                 self.is_reusable = False
         elif len(self.parts) == count:
             self._framing_bytes += len(data)
             if self._framing_bytes > FRAMING_BYTES_MAX:
-                self._parser = None
                 raise UpstreamBroke("the answer goes on without a body")
 
     # --- called by the parser ------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        if self.is_complete:  # a second message: nobody asked for it
-            self.is_reusable = False
+        if self.is_complete:
+            raise UpstreamBroke("a second answer, which nobody asked for")  # ends the parsing
 
     def on_headers_complete(self) -> None:
         assert self._parser is not None
-        self._has_headers = True
         self.is_reusable = self._parser.should_keep_alive()
 
     def on_message_complete(self) -> None:

@@ -90,11 +90,9 @@ class SessionAnswer:
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
-        headers = response.headers
-        self._head = head_of(
-            response.status,
-            {name: headers[name] for name in READ_HEADERS if name in headers},
-        )
+        headers = {name: found for name in READ_HEADERS if (found := response.headers.get(name))}
+        codings = response.headers.getall("content-encoding", ["identity"])
+        self._head = head_of(response.status, headers | {"content-encoding": ", ".join(codings)})
 
     @property
     def head(self) -> UpstreamHead:
