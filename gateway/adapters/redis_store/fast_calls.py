@@ -18,7 +18,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from gateway.adapters.redis_store.calls import Args, Keys, Observe, Read, T, Translated
 from gateway.adapters.redis_store.deadline import Deadline
-from gateway.adapters.redis_store.line import CALLS_MAX, Call, Line, packed
+from gateway.adapters.redis_store.line import CALLS_MAX, Call, Line
+from gateway.adapters.redis_store.packing import packed, packed_call
 from gateway.adapters.redis_store.scripts import Script
 from gateway.ports.quota_store import StoreUnavailable
 from gateway.ports.tasks import spawn
@@ -39,8 +40,7 @@ class FastCalls:
         self._waiting = 0
 
     async def run(self, script: Script, keys: Keys, args: Args, rid: str = "") -> list[Any]:
-        request = packed("EVALSHA", script.sha, len(keys), *keys, *args)
-        call = _call(request, script, rid)
+        call = _call(packed_call(script, keys, args), script, rid)
         line = self._line
         if line is None or not line.is_open:
             line = await self._connected(call)
@@ -51,19 +51,21 @@ class FastCalls:
     async def send(
         self, script: Script, keys: Keys, args: Args, rid: str, read: Read[T]
     ) -> asyncio.Future[T]:
-        request = packed("EVALSHA", script.sha, len(keys), *keys, *args)
-        call = _call(request, script, rid, read)
+        call = _call(packed_call(script, keys, args), script, rid, read)
         line = self._line
         if line is None or not line.is_open:
             line = await self._connected(call)
         line.ask(call)
-        line.flush()
-        if line.taken is not None:
-            try:
+        try:
+            if line.is_quiet:
+                line.flush()
+            else:
+                await asyncio.sleep(0)  # after the write of this turn, which has it
+            if line.taken is not None:
                 await asyncio.shield(line.taken)
-            except asyncio.CancelledError:
-                call.future.cancel()
-                raise
+        except asyncio.CancelledError:
+            call.future.cancel()
+            raise
         return call.future
 
     async def command(self, *parts: str | bytes | int) -> Any:

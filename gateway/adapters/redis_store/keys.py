@@ -77,6 +77,7 @@ def keys_of_name(name: str, shard: int) -> AccountKeys:
     )
 
 
+@lru_cache(1024)
 def tier_key(tier: str, shard: int) -> str:
     """The sums of one tier in one shard. A tier's name comes from the configuration."""
     return f"qg:{{{shard:02d}}}:t:{tier}"

@@ -20,7 +20,13 @@ import hiredis
 from redis.asyncio.connection import DefaultParser
 from redis.exceptions import NoScriptError, RedisError
 
-from gateway.adapters.redis_store.calls import Observe, WrongReply, check_echo, translated
+from gateway.adapters.redis_store.calls import (
+    Observe,
+    WrongReply,
+    check_echo,
+    translated,
+)
+from gateway.adapters.redis_store.packing import packed
 from gateway.adapters.redis_store.scripts import Script
 from gateway.ports.quota_store import StoreUnavailable
 
@@ -31,7 +37,6 @@ BYTES_MAX = 32 * 2**20
 
 # Each look is a turn of the loop, and each turn reads what the socket has.
 _LOOKS = 3
-_pack: Any = hiredis.pack_command  # typed for one part only
 _MORE = object()  # what the reader says when a reply is not whole yet
 
 
@@ -81,6 +86,11 @@ class Line(asyncio.Protocol):
         # TLS pauses from the mark on, all others beyond it.
         mark = 0 if self._transport.get_extra_info("sslcontext") is None else 1
         self._transport.set_write_buffer_limits(high=mark, low=0)
+
+    @property
+    def is_quiet(self) -> bool:
+        """No other call is under way: there is nothing to share a write with."""
+        return not self._pending and len(self._out) < 2
 
     def ask(self, call: Call) -> None:
         """Send with the other calls of this turn of the loop. StoreUnavailable when too much waits
@@ -232,12 +242,6 @@ class Line(asyncio.Protocol):
             self._watch()
         else:
             self.end(TimeoutError("no reply in time"))
-
-
-def packed(*parts: str | bytes | int) -> bytes:
-    """One request as it goes out. In C; put together by hand in Python it takes twice as long."""
-    request: bytes = _pack(parts)
-    return request
 
 
 def _fail(call: Call, error: BaseException) -> None:

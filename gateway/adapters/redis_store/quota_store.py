@@ -7,9 +7,19 @@ counts as none. How calls travel is not known here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any
 
+from gateway.adapters.redis_store.arguments import (
+    SERVER_CLOCK,
+    SIX,
+    TWELVE,
+    beside_the_month,
+    given,
+    joined,
+    packs_of,
+    told,
+)
 from gateway.adapters.redis_store.calls import Calls
 from gateway.adapters.redis_store.keys import (
     SCHEMA_VERSION,
@@ -29,15 +39,14 @@ from gateway.core.quota.entitle import (
     FinishCode,
     Hydration,
     LedgerSums,
-    Pack,
     Snapshot,
 )
 from gateway.core.quota.reserve import ReserveAsk, ReserveCode, ReserveReply
 from gateway.core.quota.settle import Correction, LapsedHold, SettleCode, Settlement, SettleReply
 from gateway.ports.quota_store import ShardState, StoreUnavailable
 
-_SERVER_CLOCK = ""  # the scripts' last argument: no clock of ours
-_NONE = ""  # an argument that is not given
+_RESERVE_CODES = {code.value: code for code in ReserveCode}  # calling the class takes longer
+_SETTLE_CODES = {code.value: code for code in SettleCode}
 
 
 class RedisQuotaStore:
@@ -49,7 +58,7 @@ class RedisQuotaStore:
         self._shards = shards
 
     async def reserve(self, ask: ReserveAsk) -> ReserveReply:
-        keys, limits = account_keys(ask.payer, self._shards), ask.limits
+        keys = account_keys(ask.payer, self._shards)
         of_shard = keys.of_shard
         reply = await self._calls.run(
             self._scripts["reserve"],
@@ -59,21 +68,17 @@ class RedisQuotaStore:
             ),
             (
                 ask.rid, keys.member(ask.rid),
-                _joined(
+                TWELVE % (
                     ask.rev, ask.rev if ask.member is None else ask.member_rev,
                     ask.period_start_ms, ask.period_end_ms, ask.prompt_tokens, ask.output_wanted,
                     ask.output_least, ask.choices, ask.prompt_nano_gbp, ask.output_nano_gbp,
-                    ask.lease_ms, limits.tokens,
+                    ask.lease_ms, ask.limits.tokens,
                 ),
-                _joined(
-                    limits.member_tokens, limits.tier_period_start_ms, limits.nano_gbp,
-                    limits.concurrent, limits.requests_a_minute, limits.tokens_a_minute,
-                ),
-                ask.tail, _SERVER_CLOCK,
+                beside_the_month(ask.limits), ask.tail, SERVER_CLOCK,
             ),
             ask.rid,
         )  # fmt: skip
-        return ReserveReply(ReserveCode(reply[0]), *reply[2:])
+        return ReserveReply(_RESERVE_CODES[reply[0]], *reply[2:])
 
     async def extend(self, payer: str, rid: str, progress_tokens: int, lease_ms: int) -> bool:
         keys = account_keys(payer, self._shards)
@@ -91,11 +96,11 @@ class RedisQuotaStore:
     async def expire(self, lapsed: LapsedHold, settlement: Settlement) -> SettleReply:
         return await (await self._settle(settlement, keys_of_name(lapsed.account, lapsed.shard)))
 
-    async def _settle(
+    def _settle(
         self, settlement: Settlement, keys: AccountKeys
-    ) -> asyncio.Future[SettleReply]:
+    ) -> Awaitable[asyncio.Future[SettleReply]]:
         of_shard = keys.of_shard
-        return await self._calls.send(
+        return self._calls.send(
             self._scripts["settle"],
             (
                 of_shard.meta, keys.account, keys.holds, of_shard.leases, of_shard.outbox,
@@ -104,13 +109,12 @@ class RedisQuotaStore:
             ),
             (
                 settlement.rid, keys.member(settlement.rid), settlement.kind,
-                _joined(
+                SIX % (
                     settlement.epoch, settlement.period_start_ms, settlement.charged_tokens,
                     settlement.cost_nano_gbp, settlement.grace_ms, settlement.limit_tokens,
                 ),
-                _given(settlement.tier_period_start_ms),
-                " ".join(map(str, settlement.thresholds_percent)), settlement.event_json,
-                _SERVER_CLOCK,
+                given(settlement.tier_period_start_ms),
+                joined(*settlement.thresholds_percent), settlement.event_json, SERVER_CLOCK,
             ),
             settlement.rid, _settle_reply,
         )  # fmt: skip
@@ -128,8 +132,8 @@ class RedisQuotaStore:
             (
                 correction.rid, keys.member(correction.rid), correction.epoch,
                 correction.stream_id, correction.period_start_ms, correction.charged_tokens,
-                correction.cost_nano_gbp, _given(correction.tier_period_start_ms),
-                format_split(correction.pack_split), _SERVER_CLOCK,
+                correction.cost_nano_gbp, given(correction.tier_period_start_ms),
+                format_split(correction.pack_split), SERVER_CLOCK,
             ),
             correction.rid,
         )  # fmt: skip
@@ -142,7 +146,7 @@ class RedisQuotaStore:
             (keys.of_shard.meta, keys.account, keys.packs),
             (
                 entitlement.rev, entitlement.period_start_ms, period_end_ms,
-                entitlement.adjusted_tokens, _told(entitlement.packs), _SERVER_CLOCK,
+                entitlement.adjusted_tokens, told(entitlement.packs), SERVER_CLOCK,
             ),
         )  # fmt: skip
         return EntitleReply(EntitleCode(reply[0]), reply[2])
@@ -172,7 +176,7 @@ class RedisQuotaStore:
             (
                 "finish", hydration.period_start_ms, hydration.period_start_ms, hydration.token,
                 sums.settled_tokens, sums.from_packs, sums.adjusted_tokens, sums.cost_nano_gbp,
-                sums.rev, _told(sums.packs),
+                sums.rev, told(sums.packs),
             ),
         )  # fmt: skip
         return FinishCode(reply[0])
@@ -186,14 +190,14 @@ class RedisQuotaStore:
         )
         if reply[0] != 1:
             return None
-        return Snapshot(*[*reply[1:11], reply[11].decode(), _packs(reply[12].decode())])
+        return Snapshot(*[*reply[1:11], reply[11].decode(), packs_of(reply[12].decode())])
 
     async def forget(self, account: str, shard: int) -> bool:
         keys = keys_of_name(account, shard)
         reply = await self._calls.run(
             self._scripts["forget"],
             (keys.of_shard.meta, keys.account, keys.packs),
-            (_SERVER_CLOCK,),
+            (SERVER_CLOCK,),
         )
         return bool(reply[0] == 1)
 
@@ -231,7 +235,7 @@ class RedisQuotaStore:
                 cursor,
                 quiet_ms,
                 " ".join(awaited),
-                _SERVER_CLOCK,
+                SERVER_CLOCK,
             ),
         )
         _, in_force, shards, schema = reply
@@ -260,7 +264,7 @@ class RedisQuotaStore:
         return await self._calls.run(
             self._scripts["hydrate"],
             (of_shard.meta, keys.account, keys.packs, of_shard.outbox, *holds),
-            (*args, _SERVER_CLOCK),
+            (*args, SERVER_CLOCK),
         )
 
     def _account(self, payer: str, member: str | None) -> AccountKeys:
@@ -273,22 +277,4 @@ class RedisQuotaStore:
 
 
 def _settle_reply(fields: list[Any]) -> SettleReply:
-    return SettleReply(*[SettleCode(fields[0]), *fields[2:9], fields[9].decode(), fields[10]])
-
-
-def _given(value: int | None) -> int | str:
-    return _NONE if value is None else value
-
-
-def _joined(*values: int | None) -> str:
-    """Numbers as one argument: a script takes them apart faster than Redis hands them over."""
-    return " ".join(str(_given(value)) for value in values)
-
-
-def _told(packs: tuple[Pack, ...]) -> str:
-    return ",".join(f"{pack.pack_id} {pack.tokens} {pack.ends_ms}" for pack in packs)
-
-
-def _packs(text: str) -> tuple[Pack, ...]:
-    told = (item.split(" ") for item in text.split(",") if item)
-    return tuple(Pack(pack_id, int(left), int(ends_ms)) for pack_id, left, ends_ms in told)
+    return SettleReply(*[_SETTLE_CODES[fields[0]], *fields[2:9], fields[9].decode(), fields[10]])
