@@ -87,7 +87,7 @@ def _serve(chosen: argparse.Namespace) -> int:
 def _members(arrangement: Arrangement) -> list[Member]:
     """The work of the family's processes; what they run into is told as a command tells it."""
     from gateway.app.members import members_of
-    from gateway.app.process import configure_logs
+    from gateway.app.signals import configure_logs
 
     configure_logs()
     return [replace(each, work=partial(_told, each.work)) for each in members_of(arrangement)]
@@ -99,7 +99,7 @@ def _told(work: Callable[[Say], int], say: Say) -> int:
 
 async def _supervise(arrangement: Arrangement, family: Family, demo: bool) -> int:
     try:
-        from gateway.app.process import configure_logs
+        from gateway.app.signals import configure_logs
         from gateway.app.supervisor import serve
 
         configure_logs()
@@ -118,7 +118,7 @@ async def _welcome(settings: Settings, places: Mapping[str, str]) -> None:
 
 async def _jobs(chosen: argparse.Namespace) -> int:
     from gateway.app.jobs_process import run_jobs
-    from gateway.app.process import configure_logs, say_ready
+    from gateway.app.signals import configure_logs, say_ready
 
     configure_logs()
     await run_jobs(settings_of(chosen), say_ready, alone=True)
@@ -168,7 +168,7 @@ def _check_config(chosen: argparse.Namespace) -> int:
 
 async def _mock_openai(chosen: argparse.Namespace) -> int:
     from gateway.adapters.tokenizer.bpe import BpeTokenizer
-    from gateway.app.process import say_ready
+    from gateway.app.signals import say_ready
     from gateway.app.stand_in import run_stand_in, stand_in_settings
     from gateway.config.values import parse_address
 
