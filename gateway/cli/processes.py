@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import json
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -79,8 +80,10 @@ def _serve(chosen: argparse.Namespace) -> int:
         settings = replace(settings, workers=chosen.workers)
     keyless = not any(each.api_key for each in settings.upstreams.values())
     jobs, stand_in = chosen.jobs == "here", chosen.stand_in or (chosen.demo and keyless)
-    with arranged(settings, jobs, stand_in) as arrangement:
-        family = Family(partial(_members, arrangement))
+    with (
+        arranged(settings, jobs, stand_in) as arrangement,
+        closing(Family(partial(_members, arrangement))) as family,
+    ):
         return asyncio.run(_supervise(arrangement, family, chosen.demo))
 
 
