@@ -8,6 +8,7 @@ what to do over one connection, never by a signal. What is served is not known h
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 from collections.abc import Callable, Sequence
@@ -23,7 +24,8 @@ Prepare = Callable[[], Sequence[Member]]
 
 
 class Family:
-    """The family process. Made before there is an event loop; `stop` may come at any time."""
+    """The family process. Made before there is an event loop; it may be stopped at any time, and
+    twice."""
 
     def __init__(self, prepare: Prepare) -> None:
         """Fork it. `prepare` is run there: it loads all that the members need, and says who
@@ -47,14 +49,20 @@ class Family:
             async with asyncio.timeout(_READY_S):
                 await _readable(self._pipe.fileno())
             failure = self._pipe.recv()
+        except TimeoutError:
+            failure = f"the processes of this gateway were not ready in {_READY_S:g} s"
         except (OSError, EOFError):  # what it said stands on standard error
             failure = "the processes of this gateway ended before they were ready"
         if failure is not None:
             raise ChildFailed(failure)
 
-    async def stop(self) -> None:
-        """End all, in their order."""
+    def close(self) -> None:
+        """Tell it to end all, in their order. It is not waited for, and may be told twice."""
         self._pipe.close()
+
+    async def stop(self) -> None:
+        """End all, in their order; returns when that is done."""
+        self.close()
         try:
             async with asyncio.timeout(_STOP_S):
                 await _readable(self._process.sentinel)
@@ -81,7 +89,11 @@ def _live(prepare: Prepare, pipes: tuple[Pipe, Pipe], parent: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     call_this_process("family")
-    children = Children(prepare())
+    gc.disable()  # while only such is made that stays; takes a tenth off
+    members = prepare()
+    gc.freeze()  # nor is it looked through later, which would copy what all share
+    gc.enable()
+    children = Children(members)
     try:
         pipe.recv()
         children.start(unless=pipe)

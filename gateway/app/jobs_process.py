@@ -13,9 +13,10 @@ from typing import Any
 
 from gateway.adapters.prometheus_metrics import JobsMetrics, ProxyMetrics
 from gateway.app.children import Say
-from gateway.app.process import answer_operators, answer_supervisor, stop_signal
+from gateway.app.process import answer_operators, answer_supervisor
 from gateway.app.secrets_of_state import admin_token_of
 from gateway.app.shown import shown_user
+from gateway.app.signals import stop_signal
 from gateway.app.stores import Stores, open_stores
 from gateway.config import Settings
 from gateway.flow.accounts import Accounts

@@ -1,16 +1,13 @@
-"""What the gateway's own processes have in common: a loop, logs, signals, and a way to be asked.
+"""What the gateway's own processes have in common: a loop, and a way to be asked how they are.
 
-A process that has a supervisor answers it on a unix socket (`/metrics`, `/readyz`); one that has
-none says on its standard output, in one line, when it is ready.
+A process that has a supervisor answers it on a unix socket: `/metrics`, `/readyz`. One that has
+none answers operators itself.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
-import signal
-import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,32 +27,6 @@ T = TypeVar("T")
 def run_loop(work: Coroutine[Any, Any, T]) -> T:
     """Run `work` to its end on an event loop of its own. The one place that chooses the loop."""
     return asyncio.run(work)
-
-
-def configure_logs() -> None:
-    """Log lines to standard error: time, level, part, text. Never bodies, headers or keys."""
-    logging.basicConfig(
-        level=logging.INFO,
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
-        force=True,
-    )
-
-
-def stop_signal() -> asyncio.Event:
-    """An event that SIGTERM and SIGINT set."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    return stop
-
-
-def say_ready(places: Mapping[str, str]) -> None:
-    """Tell whoever started this process where it can be reached."""
-    words = " ".join(f"{name}={place}" for name, place in places.items())
-    sys.stdout.write(f"ready {words}".rstrip() + "\n")
-    sys.stdout.flush()
 
 
 def inside_socket(settings: Settings, process: str) -> Path:

@@ -16,9 +16,10 @@ from gateway.adapters.prometheus_metrics import ProxyMetrics
 from gateway.adapters.tokenizer.bpe import BpeTokenizer
 from gateway.adapters.upstream.opening import open_upstream
 from gateway.app.children import Say
-from gateway.app.process import answer_supervisor, stop_signal, watch_loop
+from gateway.app.process import answer_supervisor, watch_loop
 from gateway.app.proxy_terms import origins_of, proxy_settings_of, repeat_terms_of, terms_of
 from gateway.app.secrets_of_state import pepper_of
+from gateway.app.signals import stop_signal
 from gateway.app.stores import Stores as OpenStores
 from gateway.app.stores import open_stores
 from gateway.config import Settings

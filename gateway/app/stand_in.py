@@ -9,7 +9,7 @@ from typing import Any
 
 from gateway.adapters.tokenizer.bpe import BpeTokenizer
 from gateway.app.children import Say
-from gateway.app.process import stop_signal
+from gateway.app.signals import stop_signal
 from gateway.standin import StandIn, StandInSettings
 
 _ENCODING = "o200k_base"

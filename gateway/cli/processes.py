@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import json
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -79,15 +80,17 @@ def _serve(chosen: argparse.Namespace) -> int:
         settings = replace(settings, workers=chosen.workers)
     keyless = not any(each.api_key for each in settings.upstreams.values())
     jobs, stand_in = chosen.jobs == "here", chosen.stand_in or (chosen.demo and keyless)
-    with arranged(settings, jobs, stand_in) as arrangement:
-        family = Family(partial(_members, arrangement))
+    with (
+        arranged(settings, jobs, stand_in) as arrangement,
+        closing(Family(partial(_members, arrangement))) as family,
+    ):
         return asyncio.run(_supervise(arrangement, family, chosen.demo))
 
 
 def _members(arrangement: Arrangement) -> list[Member]:
     """The work of the family's processes; what they run into is told as a command tells it."""
     from gateway.app.members import members_of
-    from gateway.app.process import configure_logs
+    from gateway.app.signals import configure_logs
 
     configure_logs()
     return [replace(each, work=partial(_told, each.work)) for each in members_of(arrangement)]
@@ -99,7 +102,7 @@ def _told(work: Callable[[Say], int], say: Say) -> int:
 
 async def _supervise(arrangement: Arrangement, family: Family, demo: bool) -> int:
     try:
-        from gateway.app.process import configure_logs
+        from gateway.app.signals import configure_logs
         from gateway.app.supervisor import serve
 
         configure_logs()
@@ -118,7 +121,7 @@ async def _welcome(settings: Settings, places: Mapping[str, str]) -> None:
 
 async def _jobs(chosen: argparse.Namespace) -> int:
     from gateway.app.jobs_process import run_jobs
-    from gateway.app.process import configure_logs, say_ready
+    from gateway.app.signals import configure_logs, say_ready
 
     configure_logs()
     await run_jobs(settings_of(chosen), say_ready, alone=True)
@@ -168,7 +171,7 @@ def _check_config(chosen: argparse.Namespace) -> int:
 
 async def _mock_openai(chosen: argparse.Namespace) -> int:
     from gateway.adapters.tokenizer.bpe import BpeTokenizer
-    from gateway.app.process import say_ready
+    from gateway.app.signals import say_ready
     from gateway.app.stand_in import run_stand_in, stand_in_settings
     from gateway.config.values import parse_address
 

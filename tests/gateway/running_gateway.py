@@ -71,6 +71,12 @@ def processes_of(place: Path) -> dict[int, str]:
     return found
 
 
+def _name_of(pid: int) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""
+
+
 class RunningGateway:
     """One gateway over one state directory; it may be stopped, killed and started again."""
 
@@ -195,10 +201,11 @@ class RunningGateway:
         """Wait until no process of this gateway is left."""
         until(lambda: not processes_of(self.place), _STOP_S, "all processes to end")
 
-    def child(self, kind: str) -> int:
-        """The pid of the proxy or jobs process."""
-        found = [pid for pid, said in processes_of(self.place).items() if f"{kind}-process" in said]
-        assert len(found) == 1, found
+    def child(self, name: str) -> int:
+        """The pid of a process by its name: proxy-1 and so on, jobs, family."""
+        names = {pid: _name_of(pid) for pid in processes_of(self.place)}
+        found = [pid for pid, found in names.items() if found == name]
+        assert len(found) == 1, names
         return found[0]
 
     # --- the command line ------------------------------------------------------------------

@@ -140,7 +140,7 @@ def test_a_child_that_dies_is_replaced_where_it_was(make_gateway: MakeGateway) -
     gateway = make_gateway().start()
     user, key = gateway.new_user()
     assert gateway.chat(key, "Hello").status == 200
-    for kind in ("proxy", "jobs"):
+    for kind in ("proxy-1", "jobs"):
         before = gateway.child(kind)
         os.kill(before, signal.SIGKILL)
         until(partial(is_gone, gateway, before), 10, f"{kind} to end")
@@ -150,7 +150,7 @@ def test_a_child_that_dies_is_replaced_where_it_was(make_gateway: MakeGateway) -
     served = gateway.stand_in.served(user)
     gateway.ledger_rows(user, served["requests"])
     log = gateway.stderr.read_text()
-    assert "the proxy process ended with code -9 and is started again" in log
+    assert "the proxy-1 process ended with code -9 and is started again" in log
     assert "the jobs process ended with code -9 and is started again" in log
 
 

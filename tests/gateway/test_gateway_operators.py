@@ -73,7 +73,7 @@ def test_health_and_readiness_say_what_they_checked(gateway: RunningGateway) -> 
     assert (health.status, health.json["status"]) == (200, "ok")
     ready = ask(f"{gateway.ops}/readyz")
     assert ready.status == 200
-    assert ready.json == {"status": "ok", "checks": {"proxy": "ok", "jobs": "ok"}}
+    assert ready.json == {"status": "ok", "checks": {"proxy-1": "ok", "jobs": "ok"}}
     assert ask(f"{gateway.ops}/healthz").headers["server"] == "quota-gateway"
     for path in ("/", "/v1/models", "/admin/v1/users/ann"):
         assert ask(f"{gateway.ops}{path}").status == 404

@@ -259,7 +259,7 @@ def test_a_call_whose_gateway_died_may_be_asked_again_after_its_lease(
     with ThreadPoolExecutor(1) as pool:
         dying = pool.submit(second.chat, key, body, KEY)
         first.stand_in.await_held("dies_keyed")
-        os.kill(second.child("proxy"), signal.SIGKILL)
+        os.kill(second.child("proxy-1"), signal.SIGKILL)
         assert dying.exception() is not None
         early = first.chat(key, body, KEY)
         assert early.code == (409, "idempotency_in_progress")

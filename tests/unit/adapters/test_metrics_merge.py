@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.adapters.metrics_merge import merge_metrics
+from gateway.adapters.metrics_merge import MergedMetrics
 
 
 class Process:
@@ -22,8 +24,8 @@ class Process:
             "took_seconds", "Time", ["phase"], buckets=(0.1, 1, 10), registry=self.registry
         )
 
-    def text(self) -> str:
-        return generate_latest(self.registry).decode()
+    def text(self, life: str = "1") -> str:
+        return f"# life {life}\n{generate_latest(self.registry).decode()}"
 
 
 def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -33,6 +35,10 @@ def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
         for sample in family.samples
         if not sample.name.endswith("_created")
     }
+
+
+def merge_metrics(texts: Iterable[str]) -> str:
+    return MergedMetrics().of({f"process-{number}": text for number, text in enumerate(texts)})
 
 
 def merged(*processes: Process) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -142,3 +148,32 @@ def test_a_metric_that_only_one_process_has_is_shown() -> None:
 def test_of_no_process_there_is_nothing_to_show() -> None:
     assert merge_metrics([]) == ""
     assert merge_metrics(["", "\n"]) == ""
+
+
+def test_what_a_process_had_counted_stays_when_it_dies_and_when_it_is_started_again() -> None:
+    page, first, second = MergedMetrics(), Process(), Process()
+    first.plain.inc(3)
+    first.took.labels("before").observe(0.5)
+    first.open.set(5)
+    second.plain.inc(2)
+    second.open.set(1)
+
+    def shown(one: str | None) -> tuple[float, float, float]:
+        found = samples(page.of({"one": one, "two": second.text()}))
+        buckets = found["took_seconds_bucket", labels(phase="before", le="1.0")]
+        return found["plain_total", labels()], buckets, found["holds_open", labels()]
+
+    assert shown(first.text("a")) == (5, 1, 6)
+    assert shown(None) == (5, 1, 1)
+    for life in ("b", "c"):
+        again = Process()
+        before = shown(None)[0]
+        assert shown(again.text(life))[0] == before
+        again.plain.inc(10)
+        again.open.set(2)
+        assert shown(again.text(life)) == (before + 10, 1, 3)
+    assert shown(None) == (25, 1, 1)
+
+
+def test_a_process_that_was_never_heard_counts_nothing() -> None:
+    assert MergedMetrics().of({"one": None}) == ""
