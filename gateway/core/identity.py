@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from gateway.core.period import Calendar
 
@@ -51,7 +52,15 @@ def format_key(random_bytes: bytes) -> str:
 
 def key_digest(key: str, pepper: bytes) -> bytes:
     """The 32 bytes by which a key is found in the stores; useless without the pepper."""
-    return hmac.digest(pepper, key.encode(), "sha256")
+    digest = _keyed(pepper).copy()
+    digest.update(key.encode())
+    return digest.digest()
+
+
+@lru_cache(maxsize=4)
+def _keyed(pepper: bytes) -> hmac.HMAC:
+    """What of a digest does not depend on the key, and is a third of the work."""
+    return hmac.new(pepper, digestmod="sha256")
 
 
 def member_of(payer: str, user_id: str) -> str | None:

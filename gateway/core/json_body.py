@@ -7,7 +7,6 @@ so a key given twice cannot mean one thing here and another upstream.
 
 from __future__ import annotations
 
-from itertools import chain
 from typing import Any
 
 import msgspec
@@ -46,14 +45,15 @@ def _check_bounds(value: dict[str, Any]) -> None:
     embedding's hundreds of thousands of token ids, is looked at on the event loop."""
     level: list[Any] = [value]
     for _ in range(DEPTH_MAX):
-        spread = (each.values() if type(each) is dict else each for each in level)
-        items = list(chain.from_iterable(spread))
+        items: list[Any] = []
+        for each in level:
+            items += each.values() if type(each) is dict else each
         kinds = set(map(type, items))
         if int in kinds:
             integers = items if len(kinds) == 1 else [item for item in items if type(item) is int]
             if min(integers) < -_INTEGER_MAX or max(integers) > _INTEGER_MAX:
                 raise _invalid("it holds an integer beyond 64 bits")
-        if kinds.isdisjoint(_CONTAINERS):
+        if dict not in kinds and list not in kinds:
             return
         level = [item for item in items if type(item) in _CONTAINERS]
     raise _invalid(f"it nests deeper than {DEPTH_MAX} levels")

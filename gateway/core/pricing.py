@@ -184,16 +184,10 @@ def held_nano_gbp(
         lines.append(price.tiers.get(tier) or price.otherwise or price)
     elif service_tier in (None, "auto"):
         lines.extend(price.tiers.values())
-    dearest_input = dearest_output = 0
-    for line in lines:
-        at_length = line.at_length(prompt_tokens)
-        dearest_input = max(
-            dearest_input, line.dearest_input_nano_gbp, at_length.dearest_input_nano_gbp
-        )
-        dearest_output = max(
-            dearest_output, line.dearest_output_nano_gbp, at_length.dearest_output_nano_gbp
-        )
-    return -(-prompt_tokens * dearest_input // _MILLION), -(-dearest_output // _MILLION)
+    lines.extend([line.at_length(prompt_tokens) for line in lines])
+    prompt = prompt_tokens * max([line.dearest_input_nano_gbp for line in lines])
+    output = max([line.dearest_output_nano_gbp for line in lines])
+    return -(-prompt // _MILLION), -(-output // _MILLION)
 
 
 def charged_tokens(

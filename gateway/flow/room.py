@@ -8,7 +8,8 @@ was pushed out nothing is known, as of one who never called.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+
+import msgspec
 
 from gateway.core.quota.reserve import ReserveCode, ReserveReply
 from gateway.core.quota.settle import SettleCode, SettleReply
@@ -24,8 +25,7 @@ BOUND_SHARE = 20
 _NOT_OF_TOKENS = (ReserveCode.CONCURRENT, ReserveCode.REQUESTS)
 
 
-@dataclass(slots=True)
-class _Room:
+class _Room(msgspec.Struct, gc=False):
     """`left_tokens` of allowance and packs by what is settled, `held_tokens` of it by open holds.
     `refused_left_tokens` were left when a call was last refused; None: never."""
 

@@ -84,7 +84,9 @@ def has_no_more_tokens_than_bytes(body: Mapping[str, Any]) -> bool:
 def grows(value: Any) -> bool:
     """True when a tool or schema may have more tokens as it is shown than bytes as it came. Level
     by level, because one of many small objects is looked at on the event loop."""
-    level: list[Any] = [{"": value}]
+    if type(value) not in _CONTAINERS:
+        return type(value) is float
+    level: list[Any] = [value]
     while level:
         in_objects = list(chain.from_iterable(v.values() for v in level if type(v) is dict))
         in_lists = list(chain.from_iterable(v for v in level if type(v) is list))
