@@ -6,6 +6,7 @@ meanings are documented in `docs/metrics.md`; a test compares both.
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Collection, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -174,8 +175,10 @@ class JobsMetrics:
         )
         self._epoch = declare.gauge("epoch", "The shard's epoch in the ledger", "shard")
 
-    def booked(self, row: LedgerRow) -> None:
-        self._rows.labels(row.kind, row.event.quality).inc()
+    def booked(self, rows: Sequence[LedgerRow]) -> None:
+        by_label = collections.Counter((row.kind, row.event.quality) for row in rows)
+        for labels, count in by_label.items():
+            self._rows.labels(*labels).inc(count)
 
     def dead(self, entries: int) -> None:
         self._dead.inc(entries)
