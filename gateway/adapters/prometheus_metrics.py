@@ -192,8 +192,9 @@ class JobsMetrics:
         )
         self._epoch = declare.gauge("epoch", "The shard's epoch in the ledger", "shard")
 
-    def booked(self, row: LedgerRow) -> None:
-        self._rows.of(row.kind, row.event.quality).value += 1
+    def booked(self, rows: Sequence[LedgerRow]) -> None:
+        for row in rows:
+            self._rows.of(row.kind, row.event.quality).value += 1
 
     def dead(self, entries: int) -> None:
         self._dead.value += entries

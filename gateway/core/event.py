@@ -8,7 +8,6 @@ The drain joins both into a `LedgerRow`. Amounts are tokens or nano-GBP, always 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
@@ -75,8 +74,7 @@ class UsageEvent(msgspec.Struct, frozen=True, omit_defaults=True):
     client_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ScriptPart:
+class ScriptPart(msgspec.Struct, frozen=True, array_like=True):
     """What only the settle script knows, in the order in which it writes it.
 
     `booked_*` are what an expired hold had booked already: then this event corrects that one
@@ -100,9 +98,10 @@ class ScriptPart:
     pack_split: PackSplit = ()
 
 
-@dataclass(frozen=True, slots=True)
-class LedgerRow:
-    """One row of the ledger, as the drain hands it to Postgres."""
+class LedgerRow(msgspec.Struct, frozen=True):
+    """One row of the ledger, as the drain hands it to Postgres. A struct, as the parts it is made
+    of: a frozen dataclass takes ten times as long to make, and the drain makes them by thousands.
+    """
 
     event: UsageEvent
     event_id: str
@@ -137,6 +136,8 @@ class EventError(ValueError):
 _encoder = msgspec.json.Encoder()
 _event_decoder = msgspec.json.Decoder(UsageEvent)
 _tail_decoder = msgspec.json.Decoder(HoldTail)
+_part_decoder = msgspec.json.Decoder(ScriptPart)
+_NUMBERS = 12
 _PARTS_OF_0_1 = 10
 _PAIR = re.compile(r"(.+):(-?[0-9]+)")
 _MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -169,19 +170,19 @@ def stream_position(stream_id: str) -> tuple[int, int]:
 def parse_script_part(raw: bytes) -> ScriptPart:
     """Read field `b` of an outbox entry: integers with single spaces between them, and last the
     pack split as "id:tokens,id:tokens" or "-"."""
-    parts = raw.decode(errors="replace").split(" ")
-    if len(parts) == _PARTS_OF_0_1:
-        parts += ["0", "0", "-"]
+    if raw.count(b" ") == _PARTS_OF_0_1 - 1:
+        raw += b" 0 0 -"
+    numbers, _, split = raw.rpartition(b" ")
     try:
-        epoch, seq, period, held, allowance, packs, over, booked, nano, late, tier, crossed = (
-            int(part) for part in parts[:-1]
-        )
-        split = parse_split(parts[-1])
-    except ValueError as error:
+        if numbers.count(b" ") != _NUMBERS - 1:
+            raise ValueError(f"{_NUMBERS} numbers and a split are expected")
+        # With commas they are JSON, which is read four times as fast as text after text.
+        part = _part_decoder.decode(b"[%b]" % numbers.replace(b" ", b","))
+        if split == b"-":
+            return part
+        return msgspec.structs.replace(part, pack_split=parse_split(split.decode()))
+    except (*_MALFORMED, ValueError) as error:
         raise EventError(f"script part {raw[:200]!r}: {error}") from error
-    return ScriptPart(
-        epoch, seq, period, held, allowance, packs, over, booked, nano, late, tier, crossed, split
-    )
 
 
 def parse_split(text: str) -> PackSplit:

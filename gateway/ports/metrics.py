@@ -6,6 +6,7 @@ request, so the number of series is bounded by the configuration. Tokens, second
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
 from gateway.core.event import LedgerRow, UsageEvent
@@ -48,7 +49,7 @@ class Metrics(Protocol):
 class JobsMetrics(Protocol):
     """The jobs' gauges and counters."""
 
-    def booked(self, row: LedgerRow) -> None: ...
+    def booked(self, rows: Sequence[LedgerRow]) -> None: ...
 
     def dead(self, entries: int) -> None: ...
 

@@ -7,12 +7,10 @@ raise StoreUnavailable, which changes nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
-@dataclass(frozen=True, slots=True)
-class OutboxEntry:
+class OutboxEntry(NamedTuple):
     """One event of a shard's outbox, both parts raw."""
 
     shard: int
@@ -35,8 +33,8 @@ class Outbox(Protocol):
         """Entries after each shard's cursor, `rows_max` a shard; waits `wait_ms` for the first."""
         ...
 
-    async def last_ids(self) -> dict[int, str]:
-        """The id of each shard's newest event, '0-0' when there never was one."""
+    async def at(self, cursors: dict[int, str]) -> Sequence[OutboxEntry]:
+        """The entries that the cursors name, of those shards in which they still are."""
         ...
 
     async def backlog(self, shard: int, cursor: str) -> tuple[int, str | None]:

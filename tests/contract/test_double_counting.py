@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.adapters.postgres.connection import Pool
 from gateway.adapters.postgres.ledger import PostgresLedger

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 import asyncpg
 import pytest
+from msgspec.structs import replace
 
 from gateway.adapters.postgres.booking import dead_entry
 from gateway.adapters.postgres.connection import Pool, Timeouts, open_pool
@@ -133,7 +134,7 @@ async def test_dead_entries_are_kept_raw_and_pass_the_cursor(
     assert (stored["event_json"], stored["script_part"]) == (dead.event_json, dead.script_part)
     assert stored["reason"].startswith("no \\0 event \\ud800x")
     assert (await ledger.book([], [dead], no_doubles)).dead == 0
-    reused_id = replace(dead, event_json=b"another")
+    reused_id = dataclasses.replace(dead, event_json=b"another")
     assert (await ledger.book([], [reused_id], no_doubles)).dead == 1
 
 

@@ -121,13 +121,15 @@ async def test_a_server_started_anew_is_another_one(
         await RedisStreams(other, SHARDS).server_id()
 
 
-async def test_the_newest_ids_are_known_though_their_entries_are_gone(
+async def test_what_lies_at_a_cursor_is_told_where_it_still_is(
     outbox: RedisStreams, client: Any
 ) -> None:
-    await put(client, 1, "5-0", "5-3")
-    await client.xtrim(shard_keys(1).outbox, maxlen=0, approximate=False)
-    await put(client, 2, "8-0")
-    assert await outbox.last_ids() == {0: "0-0", 1: "5-3", 2: "8-0"}
+    await put(client, 0, "1-0", "1-1", "2-0")
+    await put(client, 1, "1-0")
+    assert await outbox.at({0: "1-1", 1: "9-0", 2: "1-0"}) == [
+        OutboxEntry(0, "1-1", b"event 1-1", b"1 2 3")
+    ]
+    assert await outbox.at({}) == []
 
 
 async def test_the_backlog_is_what_lies_past_the_cursor(outbox: RedisStreams, client: Any) -> None:
@@ -203,8 +205,8 @@ async def test_trouble_is_told_as_the_store_being_unavailable(
     await client.set(shard_keys(0).outbox, "not a stream")
     with pytest.raises(StoreUnavailable, match=r"^XREAD: "):
         await outbox.read({0: "0-0"}, 10, 1)
-    with pytest.raises(StoreUnavailable, match=r"^XINFO: "):
-        await outbox.last_ids()
+    with pytest.raises(StoreUnavailable, match=r"^XRANGE: "):
+        await outbox.at({0: "1-0"})
     with pytest.raises(StoreUnavailable, match=r"^XRANGE: "):
         await outbox.backlog(0, "0-0")
     with pytest.raises(StoreUnavailable, match=r"^XTRIM: "):

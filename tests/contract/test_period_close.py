@@ -6,11 +6,11 @@ import asyncio
 import json
 import uuid
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import asyncpg
 import pytest
+from msgspec.structs import replace
 
 from gateway.adapters.postgres.closing import closing_id
 from gateway.adapters.postgres.connection import Pool

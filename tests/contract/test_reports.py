@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from gateway.adapters.postgres.connection import Pool
 from gateway.adapters.postgres.directory import PostgresDirectory
 from gateway.adapters.postgres.ledger import PostgresLedger
-from gateway.adapters.postgres.reports import Charge, ExportFilter, PostgresReports, UserUsage
+from gateway.adapters.postgres.reports import Charge, ExportFilter, PostgresReports
 from gateway.core.rid import derived_rid, make_rid
 from gateway.ports.directory import Adjustment, PackCredit
 from tests.contract.ledger_samples import (
@@ -74,28 +74,6 @@ async def test_a_reader_may_stop_early_and_the_connection_is_free_again(
     assert pool.get_idle_size() == pool.get_size()
 
 
-async def test_usage_by_user_sums_each_period_and_counts_each_ending(
-    pool: Pool, ledger: PostgresLedger, directory: PostgresDirectory
-) -> None:
-    await directory.create_user("ann", "free", FIRST_UTC)
-    gift = Adjustment(make_rid(1, b"0123456789"), "ann", NOVEMBER_MS, 99, "r", "sue")
-    await directory.adjust(gift)
-    expired = sample_row("2-0", quality="estimated", outcome="expired")
-    late = replace(
-        expired, event_id=derived_rid(expired.event_id, "late"), kind="correction",
-        corrects=expired.event_id, charged_tokens=-12, cost_nano_gbp=-1, stream_id="3-0",
-    )  # fmt: skip
-    bob = sample_row("4-0", user_id="bob", payer="team", period_ms=OCTOBER_MS)
-    await ledger.book([sample_row("1-0"), expired, late, bob], [], no_doubles)
-    of_ann, of_bob = await PostgresReports(pool).usage_by_user()
-    assert of_ann == UserUsage(
-        user_id="ann", payer="ann", period_start_ms=NOVEMBER_MS, rows=4, charged_tokens=48,
-        adjusted_tokens=99, prompt_tokens=30, output_tokens=60, cost_nano_gbp=1399,
-        qualities=Counter(measured=1, estimated=2), outcomes=Counter(done=1, expired=2),
-    )  # fmt: skip
-    assert (of_bob.user_id, of_bob.payer, of_bob.period_start_ms) == ("bob", "team", OCTOBER_MS)
-
-
 async def test_charges_come_page_by_page_with_the_rid_they_belong_to(
     pool: Pool, ledger: PostgresLedger
 ) -> None:
@@ -147,7 +125,7 @@ async def test_what_each_tier_has_used_is_its_payers_newest_period(
     assert await ledger.used_by_tier(NOVEMBER_MS + 86_400_000) == {"full": 60, "free": 20}
 
 
-async def test_granted_packs_and_closed_periods_are_exported_but_not_summed(
+async def test_granted_packs_and_closed_periods_are_exported_but_no_charges(
     pool: Pool, ledger: PostgresLedger, directory: PostgresDirectory
 ) -> None:
     await directory.create_user("ann", "full", FIRST_UTC)
@@ -162,8 +140,6 @@ async def test_granted_packs_and_closed_periods_are_exported_but_not_summed(
     split, topup, closing = (json.loads(str(found[kind][name])) for kind, name in told)
     assert (split, topup["tokens"], closing["settled_tokens"]) == ({"p-1": 4}, 50, 30)
     assert json.loads(json.dumps(found)) == found
-    (usage,) = await PostgresReports(pool).usage_by_user()
-    assert (usage.rows, usage.charged_tokens, usage.adjusted_tokens) == (1, 30, 0)
     assert len(await PostgresReports(pool).charges(None, 10)) == 1
     by_model = await pool.fetch("SELECT model, rows FROM usage_by_model")
     assert [tuple(each) for each in by_model] == [("gpt-4o-mini", 1)]

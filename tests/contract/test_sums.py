@@ -154,6 +154,20 @@ async def test_there_is_one_drainer_until_it_lets_go(
     assert not await ledger.lock_shards(16)
 
 
+async def test_to_ask_whether_the_lock_still_holds_writes_nothing(
+    ledger: PostgresLedger, pool: Pool
+) -> None:
+    """It is asked with every batch of the drain."""
+    written = "SELECT xmin::text, ctid::text FROM shard_count"
+    assert await ledger.lock_shards(16)
+    before = await pool.fetch(written)
+    assert await ledger.lock_shards(16)
+    assert await pool.fetch(written) == before
+    with pytest.raises(Conflict):
+        await ledger.lock_shards(8)
+    assert ledger.lock_lost()
+
+
 async def test_a_drainer_sees_that_its_lock_is_lost(
     ledger: PostgresLedger, second: PostgresLedger, ledger_url: str
 ) -> None:

@@ -230,9 +230,10 @@ class FakeLedger:
         for row in new:
             for pack_id, tokens in row.pack_split:
                 self._directory.spent[pack_id] = self._directory.spent.get(pack_id, 0) + tokens
-        self.buried += dead
+        new_dead = [entry for entry in dead if entry not in self.buried]
+        self.buried += new_dead
         self._pass_by(rows, dead)
-        return BookReply(new, len(rows) - len(new), len(dead))
+        return BookReply(new, len(rows) - len(new), len(new_dead))
 
     def _pass_by(self, rows: Sequence[LedgerRow], dead: Sequence[DeadEntry]) -> None:
         read = [(row.shard, row.epoch, row.stream_id) for row in rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from gateway.core.event import LedgerRow, UsageEvent
@@ -46,8 +47,8 @@ class SeenMetrics:
     def unpriced(self, model: str) -> None:
         self.seen.append(("unpriced", model))
 
-    def booked(self, row: LedgerRow) -> None:
-        self.seen.append(("booked", row))
+    def booked(self, rows: Sequence[LedgerRow]) -> None:
+        self.seen += [("booked", row) for row in rows]
 
     def dead(self, entries: int) -> None:
         self.seen.append(("dead", entries))

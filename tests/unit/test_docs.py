@@ -53,7 +53,7 @@ def exposed() -> dict[str, tuple[str, set[str]]]:
     proxy.store_call("reserve", 0.1)
     proxy.hydrated("finished")
     proxy.unpriced("m")
-    jobs.booked(ledger_row(0, "1-0", encode_event(EVENT), b"1 1 1 9 9 0 0 0 0 0"))
+    jobs.booked([ledger_row(0, "1-0", encode_event(EVENT), b"1 1 1 9 9 0 0 0 0 0")])
     jobs.dead(1)
     jobs.lag_seconds(0.1)
     jobs.outbox(0, 1, 0.1)

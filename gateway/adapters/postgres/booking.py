@@ -8,6 +8,7 @@ entry stands alone. Refuses to know where entries come from, and how a count is 
 
 from __future__ import annotations
 
+import functools
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -94,9 +95,11 @@ async def _insert(connection: Connection, rows: Sequence[LedgerRow]) -> list[Led
             await connection.copy_records_to_table(
                 "incoming", records=[_record(row) for row in rows], columns=COLUMNS
             )
-            found = await connection.fetch(drain.BOOK)
+            new_rows = await connection.fetchval(drain.BOOK, len(rows))
+    if new_rows is None:
+        return list(rows)
     by_origin = {_origin(row): row for row in rows}
-    return [by_origin[tuple(record)] for record in found]
+    return [by_origin[tuple(origin)] for origin in json.loads(new_rows)]
 
 
 def _origin(row: LedgerRow) -> tuple[object, ...]:
@@ -137,7 +140,7 @@ def _record(row: LedgerRow) -> tuple[object, ...]:
     """The row as `COLUMNS` has it."""
     event = row.event
     return (
-        row.event_id, _instant(row.period_ms), row.kind, _instant(row.at_ms), event.payer,
+        row.event_id, _start(row.period_ms), row.kind, _instant(row.at_ms), event.payer,
         event.user_id, event.tier, event.route, event.model, event.stream,
         event.tag, event.prompt_tokens, event.cached_tokens, event.output_tokens,
         event.reasoning_tokens,
@@ -158,6 +161,11 @@ def _split_json(split: PackSplit) -> str | None:
     for pack_id, tokens in split:
         paid[pack_id] += tokens
     return json.dumps(paid)
+
+
+@functools.lru_cache(maxsize=256)  # the starts of periods, a few of which are asked all the time
+def _start(period_ms: int) -> datetime:
+    return _instant(period_ms)
 
 
 def _instant(ms: int) -> datetime:
@@ -197,9 +205,9 @@ async def _advance_cursors(
     highest: dict[int, tuple[int, int]] = {}
     entries: list[LedgerRow | DeadEntry] = [*rows, *dead]
     for entry in entries:
-        highest[entry.shard] = max(
-            highest.get(entry.shard, (0, 0)), stream_position(entry.stream_id)
-        )
+        position = stream_position(entry.stream_id)
+        if position >= highest.get(entry.shard, (0, 0)):
+            highest[entry.shard] = position
     await connection.execute(
         drain.ADVANCE_CURSORS,
         list(highest),

@@ -6,19 +6,15 @@ call. Never writes; refuses to know in what format the reader wants it.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-
-import asyncpg
 
 from gateway.adapters.postgres.connection import Pool, session
 from gateway.adapters.postgres.statements import reports
 
 # Entries fetched at a time: some hundred kilobytes, a millisecond of the server.
 _FETCH_ROWS = 500
-# Until the first entry comes; grouping a whole year on a small server takes minutes.
+# Until the first entry comes; sorting years on a small server takes minutes.
 _REPORT_S = 600.0
 
 
@@ -30,24 +26,6 @@ class ExportFilter:
     user_id: str | None = None
     from_ms: int | None = None
     until_ms: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class UserUsage:
-    """One user's entries of one period, summed. `qualities` and `outcomes` count usage entries
-    and corrections; `adjusted_tokens` are the adjustments by people."""
-
-    user_id: str
-    payer: str
-    period_start_ms: int
-    rows: int
-    charged_tokens: int
-    adjusted_tokens: int
-    prompt_tokens: int
-    output_tokens: int
-    cost_nano_gbp: int
-    qualities: Mapping[str, int]
-    outcomes: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,49 +68,8 @@ class PostgresReports:
             async for entry in entries:
                 yield dict(entry)
 
-    async def usage_by_user(self) -> Sequence[UserUsage]:
-        """Sums per user and period, over the whole ledger."""
-        async with session(self._pool) as connection, connection.transaction(readonly=True):
-            await connection.execute(reports.READ_LONG)
-            cells = await connection.fetch(reports.USAGE, timeout=_REPORT_S)
-        return [
-            _sum_cells(owner, list(group))
-            for owner, group in groupby(
-                cells, key=lambda cell: (cell["user_id"], cell["payer"], cell["period_start_ms"])
-            )
-        ]
-
     async def charges(self, after_event_id: str | None, rows_max: int) -> Sequence[Charge]:
         """The next entries after `after_event_id` (None: from the first), at most `rows_max`."""
         async with session(self._pool) as connection:
             found = await connection.fetch(reports.CHARGES, after_event_id, rows_max)
         return [Charge(**record) for record in found]
-
-
-def _sum_cells(owner: tuple[str, str, int], cells: Sequence[asyncpg.Record]) -> UserUsage:
-    user_id, payer, period_start_ms = owner
-    usage = [cell for cell in cells if cell["kind"] != "adjustment"]
-    return UserUsage(
-        user_id=user_id,
-        payer=payer,
-        period_start_ms=period_start_ms,
-        rows=_sum(cells, "rows"),
-        charged_tokens=_sum(usage, "charged_tokens"),
-        adjusted_tokens=_sum(cells, "charged_tokens") - _sum(usage, "charged_tokens"),
-        prompt_tokens=_sum(usage, "prompt_tokens"),
-        output_tokens=_sum(usage, "output_tokens"),
-        cost_nano_gbp=_sum(usage, "cost_nano_gbp"),
-        qualities=_count_by(usage, "quality"),
-        outcomes=_count_by(usage, "outcome"),
-    )
-
-
-def _sum(cells: Iterable[asyncpg.Record], column: str) -> int:
-    return sum(cell[column] for cell in cells)
-
-
-def _count_by(cells: Iterable[asyncpg.Record], column: str) -> Mapping[str, int]:
-    counts: Counter[str] = Counter()
-    for cell in cells:
-        counts[cell[column]] += cell["rows"]
-    return counts

@@ -38,6 +38,8 @@ class RedisStreams:
 
     def __init__(self, client: Redis, shards: int) -> None:
         self._client = client
+        # As the server tells it: redis-py would make two dicts and a list of each entry first.
+        client.set_response_callback("XREAD", lambda response, **options: response)
         self.shards = shards
 
     async def server_id(self) -> str:
@@ -48,31 +50,23 @@ class RedisStreams:
     ) -> Sequence[OutboxEntry]:
         if not cursors:
             return []
-        names = {shard_keys(shard).outbox: shard for shard in cursors}
+        names = {shard_keys(shard).outbox.encode(): shard for shard in cursors}
         streams: dict[Any, Any] = {name: cursors[shard] for name, shard in names.items()}
         block = wait_ms or None  # to Redis, 0 means for ever
         reply = await asked("XREAD", self._client.xread(streams, rows_max, block))
         return [
-            OutboxEntry(
-                shard=names[name.decode()],
-                stream_id=stream_id.decode(),
-                event_json=fields.get(b"e", b""),
-                script_part=fields.get(b"b", b""),
-            )
-            for name, entries in reply
-            for stream_id, fields in entries
+            _entry(names[name], stream_id.decode(), dict(zip(parts[::2], parts[1::2], strict=True)))
+            for name, entries in reply or ()
+            for stream_id, parts in entries
         ]
 
-    async def last_ids(self) -> dict[int, str]:
-        ids = {}
-        for shard in range(self.shards):
+    async def at(self, cursors: dict[int, str]) -> Sequence[OutboxEntry]:
+        found = []
+        for shard, stream_id in cursors.items():
             key = shard_keys(shard).outbox
-            if await asked("EXISTS", self._client.exists(key)):
-                info = await asked("XINFO", self._client.xinfo_stream(key))
-                ids[shard] = info["last-generated-id"].decode()
-            else:
-                ids[shard] = "0-0"
-        return ids
+            for _, fields in await asked("XRANGE", self._client.xrange(key, stream_id, stream_id)):
+                found.append(_entry(shard, stream_id, fields))
+        return found
 
     async def backlog(self, shard: int, cursor: str) -> tuple[int, str | None]:
         entries = await asked(
@@ -88,6 +82,10 @@ class RedisStreams:
         size = await asked("MEMORY", self._client.memory_usage(key))
         if size and size > bytes_max:
             await asked("XTRIM", self._client.xtrim(key, minid=cursor, approximate=True))
+
+
+def _entry(shard: int, stream_id: str, fields: dict[bytes, bytes]) -> OutboxEntry:
+    return OutboxEntry(shard, stream_id, fields.get(b"e", b""), fields.get(b"b", b""))
 
 
 async def asked(command: str, call: Any) -> Any:

@@ -90,7 +90,7 @@ def test_users_keys_and_ids_appear_nowhere(proxy: ProxyMetrics) -> None:
         EVENT, user_id="secret-user", payer="secret-payer", tag="secret-tag", client_id="secret-id"
     )
     proxy.charged(event, 200)
-    jobs.booked(ledger_row(0, "1-0", encode_event(event), b"1 1 1 200 120 0 0 0 0 0"))
+    jobs.booked([ledger_row(0, "1-0", encode_event(event), b"1 1 1 200 120 0 0 0 0 0")])
     assert b"secret" not in proxy.render() + jobs.render()
 
 
@@ -123,7 +123,7 @@ def test_a_settlement_alone_says_nothing_of_the_estimate(proxy: ProxyMetrics) ->
 
 def test_the_jobs_show_rows_backlogs_holds_and_epochs() -> None:
     jobs = JobsMetrics()
-    jobs.booked(ROW)
+    jobs.booked([ROW])
     jobs.dead(3)
     jobs.lag_seconds(0.5)
     jobs.outbox(2, 7, 1.5)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from typing import Any, get_args
 
@@ -336,7 +335,7 @@ def test_numbers_of_a_script_part_stand_where_the_script_writes_them(
     added: bytes, tier_starts: int, crossed: int, split: PackSplit
 ) -> None:
     part = parse_script_part(b"1 2 3 4 5 6 7 8 9 10" + added)
-    assert dataclasses.asdict(part) == {
+    assert msgspec.structs.asdict(part) == {
         "epoch": 1,
         "account_seq": 2,
         "period_ms": 3,

@@ -15,6 +15,7 @@ from gateway.jobs.drain import Drain, DrainTerms
 from gateway.jobs.service import run_forever
 from gateway.ports.ledger import LedgerUnavailable
 from gateway.ports.outbox import OutboxEntry
+from gateway.ports.quota_store import StoreUnavailable
 from tests.fakes.flow_rig import FlowRig, until
 from tests.fakes.store import SHARDS
 
@@ -40,8 +41,8 @@ class WatchedOutbox:
         self.reads.append(cursors)
         return await self._streams.read(cursors, rows_max, wait_ms)
 
-    async def last_ids(self) -> dict[int, str]:
-        return await self._streams.last_ids()
+    async def at(self, cursors: dict[int, str]) -> Sequence[OutboxEntry]:
+        return await self._streams.at(cursors)
 
     async def backlog(self, shard: int, cursor: str) -> tuple[int, str | None]:
         return await self._streams.backlog(shard, cursor)
@@ -80,7 +81,8 @@ async def test_every_settled_call_becomes_a_row(rig: FlowRig) -> None:
     await spend(rig, 3)
     await spend(rig, 2, BOB)
     drain, _ = drain_of(rig)
-    assert await drain.step() == 0.0
+    assert 0 < await drain.step() < 0.5
+    assert await drain.step() == 0
     assert booked(rig) == [50] * 5
     assert [row.event.payer for row in rig.metrics.of("booked")].count(BOB) == 2
     assert rig.metrics.of("dead") == []
@@ -179,7 +181,60 @@ async def test_drain_all_takes_batch_after_batch_to_the_end(
     drain, outbox = drain_of(rig)
     await drain.drain_all()
     assert booked(rig) == [50] * 5
-    assert len(outbox.reads) == 5  # 2 on a server not noted yet, then 2, 2, 1, none
+    assert len(outbox.reads) == 4  # 2, 2, 1, none
+
+
+async def test_of_a_backlog_the_next_batch_is_read_while_one_is_booked(
+    rig: FlowRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drain_module, "BATCH_ROWS_MAX", 2)
+    await spend(rig, 5)
+    drain, outbox = drain_of(rig)
+    rests = [await drain.step() for _ in range(3)]
+    assert booked(rig) == [50] * 5
+    assert rests[:2] == [0, 0]
+    assert 0 < rests[2] < 0.5
+    assert len(outbox.reads) == 3
+    assert len(rig.metrics.of("booked")) == 5
+
+
+async def test_what_was_read_ahead_of_a_booking_that_failed_is_read_again(
+    rig: FlowRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drain_module, "BATCH_ROWS_MAX", 2)
+    await spend(rig, 5)
+    rig.ledger.refuse_books = 1
+    drain, outbox = drain_of(rig)
+    with pytest.raises(LedgerUnavailable):
+        await drain.step()
+    assert len(outbox.reads) == 2
+    for _ in range(3):
+        await drain.step()
+    assert booked(rig) == [50] * 5
+    assert outbox.reads[2] == outbox.reads[0]
+
+
+async def test_a_reading_ahead_that_failed_takes_nothing_from_what_was_booked_beside_it(
+    rig: FlowRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drain_module, "BATCH_ROWS_MAX", 2)
+    await spend(rig, 5)
+    drain, outbox = drain_of(rig)
+    read = outbox.read
+
+    async def lost(cursors: dict[int, str], rows_max: int, wait_ms: int) -> Sequence[OutboxEntry]:
+        found = await read(cursors, rows_max, wait_ms)
+        if len(outbox.reads) == 2:
+            raise StoreUnavailable("the reply is lost")
+        return found
+
+    monkeypatch.setattr(outbox, "read", lost)
+    with pytest.raises(StoreUnavailable):
+        await drain.step()
+    assert booked(rig) == [50] * 2
+    await drain.drain_all()
+    assert booked(rig) == [50] * 5
+    assert outbox.reads[2] == outbox.reads[1]
 
 
 async def test_the_outbox_is_trimmed_within_age_and_size_and_never_past_the_cursor(

@@ -25,15 +25,26 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drain_module, "_WAIT_MS", 1)
 
 
+OUTBOX = f"qg:{{{ADA:02d}}}:o"
+
+
 def another_server(rig: FlowRig) -> None:
     """It has the same data, and calls itself something else."""
     rig.redis.go_back(rig.redis.saved())
 
 
-async def spend(rig: FlowRig, times: int) -> None:
+async def another_server_that_lost_the_newest(rig: FlowRig) -> None:
+    """And goes on with the ids after it, as one does that the gateways have compared."""
+    assert await rig.redis.client.xdel(OUTBOX, rig.ledger.at[ADA].stream_id) == 1
+    another_server(rig)
+
+
+async def spend(rig: FlowRig, times: int) -> str:
+    """So many calls of a new user; their key."""
     key = await rig.user(tier="lite")
     for _ in range(times):
         await rig.spend(key)
+    return key
 
 
 # --- reading again -----------------------------------------------------------------------------
@@ -52,6 +63,46 @@ async def test_a_server_is_noted_for_every_shard_and_then_read_on_from_the_curso
     assert [reads[ADA] for reads in outbox.reads[read:]] == [rig.ledger.at[ADA].stream_id]
 
 
+async def test_another_server_that_has_what_was_booked_last_is_read_on_from_the_cursors(
+    rig: FlowRig,
+) -> None:
+    key = await spend(rig, 3)
+    drain, outbox = drain_of(rig)
+    await drain.step()
+    another_server(rig)
+    for _ in range(2):
+        await rig.spend(key)
+    outbox.reads.clear()
+    cursor = rig.ledger.at[ADA].stream_id
+    await drain.drain_all()
+    assert {reads[ADA] for reads in outbox.reads} == {cursor, rig.ledger.at[ADA].stream_id}
+    assert rig.ledger.at[ADA].server_id == await rig.redis.streams.server_id() != "server"
+    assert len(rig.metrics.of("booked")) == 5
+
+
+@pytest.mark.parametrize("other", ["new", "spoilt", "double"])
+async def test_another_event_in_the_place_of_the_last_one_is_no_proof(
+    rig: FlowRig, other: str
+) -> None:
+    """The server went back, and its clock with it."""
+    key = await spend(rig, 2)
+    drain, outbox = drain_of(rig)
+    await drain.step()
+    place = rig.ledger.at[ADA].stream_id
+    await rig.spend(key)
+    (_, first), _, (_, third) = await rig.redis.client.xrange(OUTBOX)
+    fields = {"new": third, "spoilt": {b"e": b"?", b"b": b"?"}, "double": first}[other]
+    await rig.redis.client.delete(OUTBOX)
+    await rig.redis.client.xadd(OUTBOX, fields, place)
+    another_server(rig)
+    outbox.reads.clear()
+    await drain.drain_all()
+    assert "0-0" in [reads[ADA] for reads in outbox.reads]
+    assert len(rig.ledger.rows) == (3 if other == "new" else 2)
+    assert len(rig.ledger.buried) == (other == "spoilt")
+    assert len(rig.store.corrections) == (other == "double")
+
+
 async def test_another_server_is_read_from_the_start_up_to_the_cursors_and_once(
     rig: FlowRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -60,13 +111,13 @@ async def test_another_server_is_read_from_the_start_up_to_the_cursors_and_once(
     drain, outbox = drain_of(rig)
     await drain.drain_all()
     cursor = rig.ledger.at[ADA].stream_id
-    another_server(rig)
+    await another_server_that_lost_the_newest(rig)
     outbox.reads.clear()
     await drain.step()
     begins = [reads[ADA] for reads in outbox.reads if ADA in reads]
-    assert begins[0] == "0-0"
-    assert begins[-1] == cursor
-    assert len(begins) == 5  # 2, 2, 1, none, and on from the cursor
+    assert begins[0] == begins[-1] == cursor  # what was read before it showed is read again
+    assert begins[1] == "0-0"
+    assert len(begins) == 5  # between: 2, 2, none
     assert rig.ledger.at[ADA].server_id == await rig.redis.streams.server_id() != "server"
     outbox.reads.clear()
     await drain.step()
@@ -93,22 +144,24 @@ async def test_what_another_server_wrote_below_the_cursor_is_booked(
 
 
 async def test_what_lies_past_the_cursor_is_left_to_the_usual_reading(rig: FlowRig) -> None:
+    key = await spend(rig, 1)
     drain, outbox = drain_of(rig)
     await drain.step()
-    await spend(rig, 2)
-    another_server(rig)
+    for _ in range(2):
+        await rig.spend(key)
+    await another_server_that_lost_the_newest(rig)
     outbox.reads.clear()
     booked = len(rig.metrics.of("lag_seconds"))
     await drain.step()
     assert len(rig.metrics.of("lag_seconds")) == booked + 1  # one batch was booked, not two
-    assert len(rig.ledger.rows) == 2
+    assert len(rig.ledger.rows) == 3
 
 
 async def test_a_server_is_noted_only_after_all_of_it_was_read(rig: FlowRig) -> None:
     await spend(rig, 2)
     drain, outbox = drain_of(rig)
     await drain.step()
-    another_server(rig)
+    await another_server_that_lost_the_newest(rig)
     rig.ledger.refuse_books = 1
     with pytest.raises(LedgerUnavailable):
         await drain.step()

@@ -35,7 +35,8 @@ CREATE TEMP TABLE IF NOT EXISTS incoming (LIKE ledger INCLUDING DEFAULTS) ON COM
 """
 
 # Entries, and what follows from the new ones: the sums of the period, and what packs have paid.
-# Of two entries with one key the first one handed over is the new one.
+# Of two entries with one key the first one handed over is the new one. The answer is null when all
+# $1 entries were new, as they nearly always are, and else the origins of those that were.
 BOOK = """
 WITH booked AS (
     INSERT INTO ledger SELECT * FROM incoming
@@ -65,7 +66,9 @@ WITH booked AS (
     UPDATE packs SET spent_tokens = spent_tokens + locked.tokens
     FROM locked WHERE packs.pack_id = locked.pack_id
 )
-SELECT shard, epoch, stream_id, event_id::text FROM booked
+SELECT CASE WHEN (SELECT count(*) FROM booked) < $1 THEN (
+    SELECT coalesce(json_agg(json_build_array(shard, epoch, stream_id, event_id)), '[]') FROM booked
+) END
 """
 
 # Where entries with these keys came from. Asked only about entries that were not new.

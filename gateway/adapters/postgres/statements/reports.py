@@ -1,4 +1,4 @@
-"""Statements that read the ledger as a whole: exports, sums and charges.
+"""Statements that read the ledger as a whole: exports, charges and the use of tiers.
 
 Promise an order that stays, so that a reader can go on where it stopped. They write nothing, and
 know nothing of formats.
@@ -25,17 +25,6 @@ FROM ledger
 WHERE ($1::uuid IS NULL OR event_id > $1) AND ($2::text IS NULL OR user_id = $2)
   AND ($3::bigint IS NULL OR at >= instant($3)) AND ($4::bigint IS NULL OR at < instant($4))
 ORDER BY event_id, period
-"""
-
-USAGE = """
-SELECT user_id, payer, epoch_ms(period) AS period_start_ms, kind, quality, outcome,
-       count(*) AS rows, sum(charged_tokens)::bigint AS charged_tokens,
-       sum(prompt_tokens)::bigint AS prompt_tokens, sum(output_tokens)::bigint AS output_tokens,
-       sum(cost_nano_gbp)::bigint AS cost_nano_gbp
-FROM ledger
-WHERE kind IN ('usage', 'correction', 'adjustment')
-GROUP BY user_id, payer, period, kind, quality, outcome
-ORDER BY user_id, payer, period
 """
 
 # A correction stands beside the entry it corrects: both carry the same rid.
