@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from gateway.core.event import Quality
 from gateway.core.hold import NOTHING_USED, Ending, Hold
 from gateway.core.inference.request import Sending
 from gateway.core.refusal import QuotaView, Refused
@@ -23,6 +24,7 @@ from gateway.ports.upstream import (
     UpstreamAnswer,
     UpstreamBroke,
     UpstreamCall,
+    UpstreamHead,
     UpstreamSilent,
     UpstreamUnreachable,
 )
@@ -104,7 +106,7 @@ class Exchange:
             await self._relay_error(admitted, source, answer)
         elif source.head.content_type.startswith(_STREAM_TYPE):
             relay = Relay(call.request, (admitted.hold, entry), source, self._services)
-            await relay.run(answer, _head(admitted, source))
+            await relay.run(answer, _head(admitted, source.head, admitted.quota, None))
         else:
             await self._relay_whole(call, admitted, source, answer)
 
@@ -118,21 +120,24 @@ class Exchange:
             raise await self._gave_up(hold, error) from None
         received_s = self._clock.monotonic_s()
         said = call.request.read_whole(body)
-        usage = said.usage or await self._services.estimator.usage(hold, call.request, said.texts())
+        usage = said.usage
+        quality: Quality = "measured"
+        if usage is None:
+            quality = "estimated"
+            usage = await self._services.estimator.usage(hold, call.request, said.texts())
         charged_tokens = await self._settlements.settle(
             hold,
             Ending(
                 usage=usage,
-                quality="measured" if said.usage else "estimated",
+                quality=quality,
                 outcome="done",
                 status=source.head.status,
                 service_tier=said.service_tier,
                 upstream_id=source.head.upstream_id,
             ),
         )
-        head = _head(admitted, source)
-        quota = _after(head.quota, hold, charged_tokens)
-        head = replace(head, quota=quota, charged_tokens=charged_tokens)
+        quota = _after(admitted.quota, hold, charged_tokens)
+        head = _head(admitted, source.head, quota, charged_tokens)
         self._metrics.added_seconds("after", self._clock.monotonic_s() - received_s)
         await answer.whole(head, body)
 
@@ -152,8 +157,8 @@ class Exchange:
         refused = refusal_of(status, body)
         if refused is not None:
             raise refused
-        head = _head(admitted, source)
-        await answer.whole(replace(head, quota=_after(head.quota, hold, 0)), body)
+        head = _head(admitted, source.head, _after(admitted.quota, hold, 0), None)
+        await answer.whole(head, body)
 
     async def _gave_up(self, hold: Hold, error: UpstreamBroke | UpstreamSilent) -> Refused:
         """Upstream had the whole request and then failed; it may send an invoice for it."""
@@ -174,14 +179,17 @@ class Exchange:
         )
 
 
-def _head(admitted: Admitted, source: UpstreamAnswer) -> AnswerHead:
+def _head(
+    admitted: Admitted, upstream: UpstreamHead, quota: QuotaView, charged_tokens: int | None
+) -> AnswerHead:
     return AnswerHead(
         rid=admitted.hold.rid,
-        status=source.head.status,
-        content_type=source.head.content_type,
-        quota=admitted.quota,
-        relayed=source.head.relayed,
-        retry_after=source.head.retry_after,
+        status=upstream.status,
+        content_type=upstream.content_type,
+        quota=quota,
+        relayed=upstream.relayed,
+        retry_after=upstream.retry_after,
+        charged_tokens=charged_tokens,
         output_cap_tokens=admitted.hold.output_tokens if admitted.lowered else None,
     )
 

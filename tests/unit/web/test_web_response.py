@@ -10,9 +10,11 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+import pytest
 from aiohttp import web
 
 from gateway.web.connection import connection_of
+from gateway.web.request import read_body
 from gateway.web.response import Response, Streamed, Whole
 from gateway.web.servers import listen_raw
 
@@ -178,3 +180,64 @@ async def test_a_stream_waits_for_a_client_that_lags_behind() -> None:
         assert total > 40_000_000
         assert written == 400
         writer.close()
+
+
+async def test_a_client_that_asks_first_is_told_to_send_its_body() -> None:
+    async def echoes(request: web.BaseRequest) -> Whole:
+        return Whole(200, [], await read_body(request, 100))
+
+    async with server(echoes) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(
+            b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n"
+            b"Connection: close\r\n\r\n"
+        )
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b"hello")
+        assert (await reader.read()).endswith(b"\r\n\r\nhello")
+        writer.close()
+
+
+async def test_a_refused_client_may_send_its_body_to_the_end_and_ask_again() -> None:
+    async def refuses(request: web.BaseRequest) -> Whole:
+        return Whole(401 if request.method == "POST" else 200, [])
+
+    async with server(refuses) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 401 ")
+        writer.write(b"x" * 200_000 + asking().encode())
+        assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+
+
+async def test_requests_sent_at_once_are_answered_in_turn() -> None:
+    turns: list[str] = []
+
+    async def takes_turns(request: web.BaseRequest) -> Whole:
+        turns.append(f"begin {request.raw_path}")
+        await asyncio.sleep(0)
+        turns.append(f"end {request.raw_path}")
+        return Whole(200, [], request.raw_path.encode())
+
+    requests = [f"GET /{n} HTTP/1.1\r\nHost: x\r\n\r\n" for n in range(40)]
+    text = await answered(takes_turns, *requests, asking())
+    assert re.findall(r"\r\n\r\n(/\d*)", text) == [f"/{n}" for n in range(40)] + ["/"]
+    assert turns == [f"{step} /{n}" for n in [*range(40), ""] for step in ("begin", "end")]
+
+
+async def test_an_upgrade_is_not_made_and_its_connection_ends() -> None:
+    asked = (
+        "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    text = await answered(whole, asked)
+    assert text == f"{WHOLE_HEAD}Connection: close\r\nDate\r\nContent-Length: 5\r\n\r\nhello"
+
+
+@pytest.mark.parametrize("sent", ["\x16\x03\x01 not HTTP\r\n\r\n", "GET / HTTP/9\r\n\r\n"])
+async def test_what_is_not_http_is_refused_and_not_quoted(sent: str) -> None:
+    text = await answered(whole, sent)
+    assert text.startswith("HTTP/1.0 400 Bad Request\r\n")
+    assert '"code":"invalid_http"' in text
+    assert "not HTTP" not in text
