@@ -43,6 +43,7 @@ def _expected() -> tuple[type[Exception], ...]:
     from gateway.adapters.postgres.migrate import MigrationError
     from gateway.adapters.redis_store.checks import UnfitStore
     from gateway.adapters.redis_store.scripts import ScriptError
+    from gateway.adapters.upstream.opening import UnfitProxy
     from gateway.app.children import ChildFailed
     from gateway.app.supervisor import StoreDied
     from gateway.ports.ledger import Conflict, LedgerUnavailable
@@ -59,5 +60,6 @@ def _expected() -> tuple[type[Exception], ...]:
         ScriptError,
         StoreDied,
         StoreUnavailable,
+        UnfitProxy,
         UnfitStore,
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.adapters.upstream.opening import Upstreams, open_upstream, proxy_of
+from gateway.adapters.upstream.opening import UnfitProxy, Upstreams, open_upstream, proxy_of
 from gateway.adapters.upstream.origin import Origin
 from gateway.ports.upstream import UpstreamCall, UpstreamUnreachable
 from tests.contract.upstream_calls import BODY, KEY, RID
@@ -91,7 +91,7 @@ async def test_a_proxy_that_cannot_be_gone_through_is_said_at_the_start(
     environment: pytest.MonkeyPatch,
 ) -> None:
     environment.setenv("all_proxy", "socks5://us:pass@127.0.0.1:1080")
-    with pytest.raises(ValueError, match="upstream 'openai'") as caught:
+    with pytest.raises(UnfitProxy, match="upstream 'openai'") as caught:
         open_upstream(origins(openai=AWAY))
     assert "pass" not in str(caught.value)
 
