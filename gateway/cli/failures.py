@@ -57,6 +57,7 @@ def _expected() -> tuple[type[Exception], ...]:
     from gateway.adapters.postgres.migrate import MigrationError
     from gateway.adapters.redis_store.checks import UnfitStore
     from gateway.adapters.redis_store.scripts import ScriptError
+    from gateway.adapters.upstream.opening import UnfitProxy
     from gateway.app.children import ChildFailed
     from gateway.app.supervisor import Died
     from gateway.ports.ledger import Conflict, LedgerUnavailable
@@ -73,5 +74,6 @@ def _expected() -> tuple[type[Exception], ...]:
         MigrationError,
         ScriptError,
         StoreUnavailable,
+        UnfitProxy,
         UnfitStore,
     )

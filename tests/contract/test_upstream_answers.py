@@ -73,13 +73,15 @@ async def test_any_status_is_an_answer(open_to: OpenTo, status: str) -> None:
     "coding", ["gzip", "br", "identity, gzip", "identity\r\nContent-Encoding: br"]
 )
 async def test_a_compressed_answer_is_refused_since_nothing_in_it_can_be_counted(
-    open_to: OpenTo, coding: str
+    open_to: OpenTo, coding: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     answer = http(b"\x1f\x8b not really", f"Content-Encoding: {coding}")
     async with serving(answer, http()).running() as server, open_to(server.url) as upstream:
         with pytest.raises(UpstreamBroke, match=r"compressed|more than one"):
             await asked(upstream)
         assert (await asked(upstream))[1] == b"{}"
+    (record,) = caplog.records
+    assert record.getMessage().startswith("upstream openai sent what is refused: the answer ")
 
 
 @pytest.mark.parametrize("coding", ["identity", "Identity"])

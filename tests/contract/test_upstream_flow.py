@@ -3,37 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 import pytest
 
 from gateway.adapters.upstream.answer import BUFFER_BYTES_MAX, Answer
-from gateway.adapters.upstream.connection import PIECE_BYTES, Connection
+from gateway.adapters.upstream.connection import PIECE_BYTES
 from gateway.adapters.upstream.direct import DirectUpstream
 from gateway.ports.tasks import spawn
 from gateway.ports.upstream import UpstreamAnswer, UpstreamBroke, UpstreamSilent
-from tests.contract.upstream_calls import OpenTo, asked, idle, opener, send, until
-from tests.contract.upstream_server import Reply, Server, chunked, http, serving
+from tests.contract.upstream_calls import OpenTo, asked, direct, idle, only_connection, send, until
+from tests.contract.upstream_server import Reply, chunked, http, serving
 
 # aiohttp's client would rather have a file.
 pytestmark = pytest.mark.filterwarnings("ignore:Sending a large body")
 
 LARGE = bytes(range(256)) * 2**15  # 8 MiB
 REFUSED = http(b"too large", "Connection: close", status="413 Too Large")
-
-
-def only_connection(upstream: DirectUpstream) -> Connection:
-    (connection,) = upstream.wheel.watched
-    assert isinstance(connection, Connection)
-    return connection
-
-
-@asynccontextmanager
-async def direct(server: Server) -> AsyncIterator[DirectUpstream]:
-    async with opener(DirectUpstream)(server.url) as upstream:
-        assert isinstance(upstream, DirectUpstream)
-        yield upstream
 
 
 async def test_a_large_request_and_a_large_answer_come_through(open_to: OpenTo) -> None:
@@ -47,10 +34,11 @@ async def test_a_large_request_and_a_large_answer_come_through(open_to: OpenTo) 
 
 async def test_what_a_server_does_not_read_waits_outside_the_transport() -> None:
     deaf = Reply(early=True, then="deaf")
-    async with serving(deaf).running() as server, direct(server) as upstream:
+    async with serving(deaf).running() as server, direct(server.url) as upstream:
         call = spawn(send(upstream, LARGE), "call", awaited=True)
-        await until(lambda: upstream.wheel.watched and only_connection(upstream)._is_full)
+        await until(lambda: upstream.wheel.watched)
         connection = only_connection(upstream)
+        await until(lambda: connection._is_full)
         assert connection._transport.get_write_buffer_size() <= 3 * PIECE_BYTES
         for _ in range(100):
             upstream.wheel.advance()
@@ -72,7 +60,7 @@ async def test_a_refusal_that_comes_before_the_request_was_read_is_delivered(
 
 async def test_an_answer_that_begins_before_the_request_was_read_has_the_rest_sent() -> None:
     early = Reply(chunked(b"so far"), "hang", early=True)
-    async with serving(early).running() as server, direct(server) as upstream:
+    async with serving(early).running() as server, direct(server.url) as upstream:
         answer = await send(upstream, LARGE)
         assert await anext(answer.chunks()) == b"so far"
         transport = only_connection(upstream)._transport
@@ -83,7 +71,7 @@ async def test_an_answer_that_begins_before_the_request_was_read_has_the_rest_se
 
 async def test_a_slow_client_holds_its_upstream_back_and_is_not_taken_for_silence() -> None:
     replies = (http(LARGE), http(b"next"))
-    async with serving(*replies).running() as server, direct(server) as upstream:
+    async with serving(*replies).running() as server, direct(server.url) as upstream:
         answer = await send(upstream)
         connection = only_connection(upstream)
         await until(lambda: connection._is_paused)
@@ -99,21 +87,26 @@ async def test_a_slow_client_holds_its_upstream_back_and_is_not_taken_for_silenc
 
 
 async def test_a_body_read_whole_is_not_held_back() -> None:
-    async with serving(http(LARGE)).running() as server, direct(server) as upstream:
+    async with serving(http(LARGE)).running() as server, direct(server.url) as upstream:
         answer = await send(upstream)
         connection = only_connection(upstream)
         await until(lambda: connection._is_paused)
         assert await answer.read() == LARGE
 
 
+def has_come(answer: Answer, size: int) -> bool:
+    return answer._size == size
+
+
 async def test_what_came_since_the_last_look_comes_as_one() -> None:
-    async with serving(chunked(b"1")).running() as server, direct(server) as upstream:
+    async with serving(chunked(b"1")).running() as server, direct(server.url) as upstream:
         answer = await send(upstream)
         assert isinstance(answer, Answer)
+        come = answer._size
         for text in (b"2", b"3"):
-            came = answer._size
             server.writers[0].write(b"1\r\n" + text + b"\r\n")
-            await until(lambda came=came: answer._size > came)
+            come += 6
+            await until(partial(has_come, answer, come))
         assert await anext(answer.chunks()) == b"123"
         server.writers[0].write(b"0\r\n\r\n")
         assert [data async for data in answer.chunks()] == []
@@ -181,7 +174,7 @@ async def test_a_call_given_up_while_it_connects_leaves_nothing(open_to: OpenTo)
 
 async def test_an_answer_that_was_dropped_says_so() -> None:
     half = Reply(chunked(b"data: 1\n\n"))
-    async with serving(half).running() as server, direct(server) as upstream:
+    async with serving(half).running() as server, direct(server.url) as upstream:
         answer = await send(upstream)
         await answer.close()
         assert await anext(answer.chunks()) == b"data: 1\n\n"
@@ -191,7 +184,7 @@ async def test_an_answer_that_was_dropped_says_so() -> None:
 
 async def test_closing_the_adapter_ends_the_calls_that_are_open() -> None:
     async with serving(Reply(b"", "hang")).running() as server:
-        async with direct(server) as upstream:
+        async with direct(server.url) as upstream:
             call = spawn(send(upstream), "call", awaited=True)
             await until(lambda: server.requests)
         assert not upstream.wheel.watched

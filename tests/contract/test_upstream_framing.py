@@ -6,7 +6,7 @@ import pytest
 
 from gateway.adapters.upstream.direct import DirectUpstream
 from gateway.ports.upstream import UpstreamBroke
-from tests.contract.upstream_calls import OpenTo, asked, idle, opener, until
+from tests.contract.upstream_calls import OpenTo, asked, direct, idle, until
 from tests.contract.upstream_samples import BAD_CHUNKS, BAD_HEADS, GOOD, JUNK
 from tests.contract.upstream_server import Reply, http, serving
 
@@ -50,13 +50,12 @@ async def test_bad_answers_end_the_call_and_the_connection(open_to: OpenTo) -> N
 
 
 async def test_what_follows_an_answer_reaches_no_other_call() -> None:
-    open_to = opener(DirectUpstream)
     for name, junk in JUNK.items():
         for first in ("length", "chunks", "no chunk", "100"):
             raw = GOOD[first].raw + junk
             async with (
                 serving(raw, http(b"next")).running() as server,
-                open_to(server.url) as upstream,
+                direct(server.url) as upstream,
             ):
                 assert (await asked(upstream))[1] == GOOD[first].body, name
                 assert (await asked(upstream))[1] == b"next", name
@@ -68,7 +67,7 @@ async def test_what_comes_while_nobody_asks_closes_the_connection(junk: bytes) -
     replies = (http(b"1"), http(b"2"))
     async with (
         serving(*replies).running() as server,
-        opener(DirectUpstream)(server.url) as upstream,
+        direct(server.url) as upstream,
     ):
         assert (await asked(upstream))[1] == b"1"
         assert idle(upstream) == 1
@@ -82,7 +81,7 @@ async def test_a_body_without_a_length_ends_with_its_connection_but_not_by_a_res
     cut = Reply(GOOD["to the end"].raw, "reset")
     async with (
         serving(cut).running() as server,
-        opener(DirectUpstream)(server.url) as upstream,
+        direct(server.url) as upstream,
     ):
         with pytest.raises(UpstreamBroke):
             await asked(upstream)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import pytest
 
+from gateway.adapters.upstream.connection import Connection
 from gateway.adapters.upstream.direct import DirectUpstream
 from gateway.adapters.upstream.origin import Origin
 from gateway.adapters.upstream.session import SessionUpstream
@@ -52,6 +53,14 @@ def opener(adapter: type[DirectUpstream] | type[SessionUpstream]) -> OpenTo:
             await upstream.close()
 
     return open_to
+
+
+@asynccontextmanager
+async def direct(url: str) -> AsyncIterator[DirectUpstream]:
+    """Our own adapter, where a test is about that one only."""
+    async with opener(DirectUpstream)(url) as upstream:
+        assert isinstance(upstream, DirectUpstream)
+        yield upstream
 
 
 async def send(upstream: AnyUpstream, body: bytes = BODY) -> UpstreamAnswer:
@@ -101,6 +110,13 @@ def idle(upstream: AnyUpstream) -> int:
     assert connector is not None
     links = [link for waiting in connector._conns.values() for link, _ in waiting]
     return sum(link.is_connected() for link in links)
+
+
+def only_connection(upstream: DirectUpstream) -> Connection:
+    """The one that is open."""
+    (connection,) = upstream.wheel.watched
+    assert isinstance(connection, Connection)
+    return connection
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -12,14 +12,15 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
 
-Then = Literal["keep", "close", "reset", "hang", "deaf"]
+Then = Literal["keep", "close", "reset", "hang", "deaf", "abort"]
 
 
 @dataclass(frozen=True)
 class Reply:
     """What is answered to a request, and what becomes of the connection then.
 
-    "hang" reads on until the other side closes, "deaf" reads nothing more. With `early` it is
+    "hang" reads on until the other side closes, "deaf" reads nothing more, "abort" closes
+    without the words that TLS has for it. With `early` it is
     answered as soon as the request's head is there.
     """
 
@@ -66,10 +67,12 @@ class Server:
         self.url = ""
 
     @asynccontextmanager
-    async def running(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=tls)
-        scheme = "https" if tls else "http"
-        self.url = f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    async def running(
+        self, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
+    ) -> AsyncIterator[Server]:
+        server = await asyncio.start_server(self._serve, host, 0, ssl=tls)
+        scheme, shown = "https" if tls else "http", f"[{host}]" if ":" in host else host
+        self.url = f"{scheme}://{shown}:{server.sockets[0].getsockname()[1]}/v1"
         try:
             yield self
         finally:
@@ -92,6 +95,8 @@ class Server:
                     self.rest = await reader.read()
                 if reply.then == "deaf":
                     await self._ended.wait()
+                if reply.then == "abort":
+                    writer.transport.abort()
                 if reply.then == "reset":
                     linger = struct.pack("ii", 1, 0)
                     writer.get_extra_info("socket").setsockopt(

@@ -139,9 +139,9 @@ class Answer:
         self.wake()
         return reader.is_complete
 
-    def end(self) -> None:
-        """The server ended the connection in good order."""
-        self._reader.end()
+    def end(self, *, in_order: bool) -> None:
+        """The server ended the connection. UpstreamBroke when the answer has not come whole."""
+        self._reader.end(in_order=in_order)
         self._line = None
         self.wake()
 

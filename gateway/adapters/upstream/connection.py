@@ -8,6 +8,8 @@ closed. A request is written here once; nothing repeats it.
 from __future__ import annotations
 
 import asyncio
+import select
+import ssl
 from typing import Protocol, cast
 
 from gateway.adapters.upstream.answer import Answer
@@ -31,6 +33,10 @@ class Home(Protocol):
         """It is of no use any more, whether it was kept or not."""
         ...
 
+    def refuse(self, trouble: UpstreamBroke) -> None:
+        """What it brought was no answer as it ought to be; an operator may want to know."""
+        ...
+
 
 class Connection(asyncio.Protocol):
     """Open from `connection_made` on. At most one call at a time uses it."""
@@ -52,8 +58,18 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_usable(self) -> bool:
-        """Whether a call may be written to it, as far as is known."""
-        return not self._transport.is_closing()
+        """Whether a call may be written to it, as far as anyone can know.
+
+        The loop may not have come to read yet that the server closed it; so one that waited for
+        some time is looked at once more. What is under way from the server then, nobody sees.
+        """
+        if self._transport.is_closing():
+            return False
+        if self._heard_turn == self._wheel.turn:
+            return True
+        poll = select.poll()
+        poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return not poll.poll(0)
 
     async def ask(self, head: bytes, body: bytes) -> Answer:
         """Write a request and wait for the head of its answer."""
@@ -134,6 +150,7 @@ class Connection(asyncio.Protocol):
         try:
             is_complete = answer.put(data)
         except UpstreamBroke as trouble:
+            self._home.refuse(trouble)
             self.break_off(trouble)
             return
         if is_complete:
@@ -149,14 +166,28 @@ class Connection(asyncio.Protocol):
             self.drop()
 
     def eof_received(self) -> None:
-        """The server will send no more. With TLS this is its word, not only its absence."""
+        """The server will send no more; `connection_lost` follows."""
         answer, self._answer = self._answer, None
         self._home.forget(self)
         if answer is not None:
             try:
-                answer.end()
+                answer.end(in_order=self._was_ended_in_order())
             except UpstreamBroke as trouble:
                 answer.fail(trouble)
+
+    def _was_ended_in_order(self) -> bool:
+        """With TLS an end is the server's word, or anybody could cut what it says short.
+
+        asyncio reports both ends alike, but behind the word (close_notify) there is nothing to be
+        read, and without it there may yet be (RFC 8446, 6.1).
+        """
+        tls = self._transport.get_extra_info("ssl_object")
+        if tls is None:
+            return True
+        try:
+            return not tls.read(1)
+        except ssl.SSLError:
+            return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._wheel.watched.discard(self)

@@ -24,7 +24,9 @@ class DirectUpstream:
         self.wheel = Wheel()
         is_tls = any(origin.base_url.startswith("https:") for origin in origins.values())
         tls = verified_tls() if is_tls else None
-        self._sites = {name: Site(origin, self.wheel, tls) for name, origin in origins.items()}
+        self._sites = {
+            name: Site(name, origin, self.wheel, tls) for name, origin in origins.items()
+        }
         self.wheel.start()
 
     async def send(self, call: UpstreamCall) -> Answer:

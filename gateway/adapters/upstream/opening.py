@@ -21,6 +21,10 @@ from gateway.ports.upstream import UpstreamAnswer, UpstreamCall
 _log = logging.getLogger("gateway.upstream")
 
 
+class UnfitProxy(Exception):
+    """The environment names a proxy that cannot be gone through; the text says what to do."""
+
+
 class Upstreams:
     """Fulfils ports.upstream.Upstream with both adapters. Made inside a running loop."""
 
@@ -45,7 +49,7 @@ class Upstreams:
 
 
 def open_upstream(origins: Mapping[str, Origin]) -> Upstreams:
-    """All origins, each by its adapter. ValueError for a proxy that cannot be gone through."""
+    """All origins, each by its adapter. UnfitProxy is raised for one that cannot be used."""
     proxies: dict[str, str] = {}
     for name, origin in origins.items():
         proxy = proxy_of(origin.base_url)
@@ -53,7 +57,7 @@ def open_upstream(origins: Mapping[str, Origin]) -> Upstreams:
             continue
         where = urlsplit(proxy)
         if where.scheme not in ("http", "https") or not where.hostname:
-            raise ValueError(
+            raise UnfitProxy(
                 f"the environment names a proxy for upstream '{name}' whose URL does not begin "
                 f"with http:// or https://; name another, or except the host in NO_PROXY"
             )

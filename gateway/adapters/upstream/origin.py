@@ -6,6 +6,7 @@ key is added here and nowhere else; it appears in no error. Nothing here opens a
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -31,6 +32,7 @@ READ_HEADERS = frozenset(
     ("content-type", "content-encoding", "retry-after", "x-request-id", *_RELAYED)
 )
 _VALUE_CHARACTERS_MAX = 200
+_log = logging.getLogger("gateway.upstream")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,11 @@ def head_of(status: int, headers: Mapping[str, str]) -> UpstreamHead:
         upstream_id=_plain(headers.get("x-request-id")),
         relayed=tuple([(name, value) for name in _RELAYED if (value := _plain(headers.get(name)))]),
     )
+
+
+def log_refused(upstream: str, trouble: UpstreamBroke) -> None:
+    """Name an answer that was understood badly or not at all; never what it said."""
+    _log.warning("upstream %s sent what is refused: %s", upstream, trouble)
 
 
 def _plain(value: str | None) -> str | None:

@@ -75,9 +75,9 @@ class ResponseReader:
         else:
             self._feed_plain(data)
 
-    def end(self) -> None:
-        """The server ended the connection in good order; only a body without a length may."""
-        if self.head is None or self._left is not None:
+    def end(self, *, in_order: bool) -> None:
+        """The connection ended. Only a body without a length may end so, and only in order."""
+        if self.head is None or self._left is not None or not in_order:
             raise UpstreamBroke("the connection ended before the answer did")
         self.is_complete = True
 

@@ -17,6 +17,7 @@ from gateway.adapters.upstream.origin import (
     READ_HEADERS,
     Origin,
     head_of,
+    log_refused,
 )
 from gateway.ports.upstream import (
     UpstreamBroke,
@@ -76,7 +77,8 @@ class SessionUpstream:
             raise UpstreamBroke(type(error).__name__) from None
         try:
             return SessionAnswer(response)
-        except UpstreamBroke:
+        except UpstreamBroke as trouble:
+            log_refused(call.upstream, trouble)
             response.close()
             raise
 

@@ -13,9 +13,9 @@ from yarl import URL
 
 from gateway.adapters.upstream.connection import Connection
 from gateway.adapters.upstream.dialing import Dialer
-from gateway.adapters.upstream.origin import Origin
+from gateway.adapters.upstream.origin import Origin, log_refused
 from gateway.adapters.upstream.wheel import Wheel
-from gateway.ports.upstream import UpstreamCall, UpstreamUnreachable
+from gateway.ports.upstream import UpstreamBroke, UpstreamCall, UpstreamUnreachable
 
 # How many wait at most; those beyond are closed. What is in use is bounded by the calls.
 IDLE_MAX = 256
@@ -26,7 +26,8 @@ CONNECTIONS_MAX = 10_000
 class Site:
     """Fulfils connection.Home."""
 
-    def __init__(self, origin: Origin, wheel: Wheel, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, name: str, origin: Origin, wheel: Wheel, tls: ssl.SSLContext | None) -> None:
+        self._name = name
         url = URL(origin.base_url)
         self._origin = origin
         self._wheel = wheel
@@ -76,3 +77,7 @@ class Site:
     def forget(self, connection: Connection) -> None:
         """It is closed or about to be."""
         self._idle.pop(connection, None)
+
+    def refuse(self, trouble: UpstreamBroke) -> None:
+        """Say what was wrong: the caller learns only that there was no answer."""
+        log_refused(self._name, trouble)

@@ -34,7 +34,7 @@ def fed(pieces: Iterable[bytes]) -> ResponseReader:
 
 def check(reader: ResponseReader, answer: Good) -> None:
     if answer.ends:
-        reader.end()
+        reader.end(in_order=True)
     assert reader.is_complete
     assert reader.head is not None
     assert (reader.head.status, b"".join(reader.parts)) == (answer.status, answer.body)
@@ -68,7 +68,7 @@ def test_a_connection_that_ends_at_each_byte(answer: Good) -> None:
         reader = fed([answer.raw[:at]] if at else [])
         assert not reader.is_complete
         with pytest.raises(UpstreamBroke, match="ended before"):
-            reader.end()
+            reader.end(in_order=True)
 
 
 @pytest.mark.parametrize("junk", JUNK.values(), ids=JUNK.keys())
@@ -162,7 +162,7 @@ def test_whatever_comes_is_an_answer_or_trouble_and_only_once(
             if reader.is_complete:
                 break
         else:
-            reader.end()
+            reader.end(in_order=True)
     except UpstreamBroke:
         return
     assert reader.is_complete
