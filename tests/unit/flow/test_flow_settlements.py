@@ -41,6 +41,16 @@ async def test_a_settlement_says_at_once_what_it_charged(rig: FlowRig) -> None:
     assert rig.metrics.of("hold_ended") == ["settled"]
 
 
+async def test_a_settlement_that_is_confirmed_at_once_needs_no_task_of_its_own(
+    rig: FlowRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold = await held(rig)
+    monkeypatch.setattr(settlements, "spawn", None)
+    await rig.settlements.settle(hold, ENDING)
+    await rig.settlements.confirmed()
+    assert rig.metrics.of("hold_ended") == ["settled"]
+
+
 async def test_while_the_store_is_away_the_same_rid_is_sent_until_it_is_confirmed(
     rig: FlowRig,
 ) -> None:
