@@ -69,9 +69,10 @@ class Children:
     def keep(self, until: Pipe) -> None:
         """Start again whoever ends, until there is something to read from `until`."""
         while True:
-            living = [child.sentinel for child in self._children if not child.due_s]
-            due_s = min((child.due_s for child in self._children if child.due_s), default=0.0)
-            if until in wait([until, *living], max(0.0, due_s - time.monotonic()) or None):
+            living = [child.sentinel for child in self._children if child.due_s is None]
+            dues_s = [child.due_s for child in self._children if child.due_s is not None]
+            wait_s = max(0.0, min(dues_s) - time.monotonic()) if dues_s else None
+            if until in wait([until, *living], wait_s):
                 return
             for child in self._children:
                 child.start_again_if_due()
@@ -90,8 +91,8 @@ class Children:
 class _Child:
     def __init__(self, member: Member) -> None:
         self.member = member
-        self.due_s = 0.0
-        """When it is started again; 0 while it runs."""
+        self.due_s: float | None = None
+        """When it is started again; None while it runs."""
         self._process: ForkProcess | None = None
         self._hears: Pipe | None = None
 
@@ -107,7 +108,7 @@ class _Child:
         self._process = context.Process(target=_live, args=(self.member, says, os.getpid()))
         self._process.start()
         says.close()
-        self.due_s = 0.0
+        self.due_s = None
 
     def ready(self, unless: Pipe) -> bool:
         """Wait until it is ready. False when `unless` has something to say first."""
@@ -125,7 +126,7 @@ class _Child:
 
     def start_again_if_due(self) -> None:
         assert self._process is not None
-        if self.due_s:
+        if self.due_s is not None:
             if time.monotonic() >= self.due_s:
                 self.start()
         elif not self._process.is_alive():

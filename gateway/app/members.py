@@ -13,7 +13,7 @@ from gateway.adapters.tokenizer.bpe import BpeTokenizer
 from gateway.app.arrangement import Arrangement
 from gateway.app.children import Member, Say
 from gateway.app.jobs_process import run_jobs
-from gateway.app.process import run_loop
+from gateway.app.process import collect_seldom, run_loop
 from gateway.app.proxy_process import loaded_tokenizer, run_proxy
 from gateway.config import Settings
 
@@ -39,6 +39,7 @@ def _member(settings: Settings, name: str, tokenizer: BpeTokenizer) -> Member:
 
 
 def _proxy(settings: Settings, name: str, tokenizer: BpeTokenizer, say: Say) -> int:
+    collect_seldom()
     run_loop(run_proxy(settings, name, tokenizer, say))
     return 0
 
