@@ -203,8 +203,7 @@ def charged_tokens(
     part of the output; an upstream that claims more is not believed.
     """
     prompt, output = max(prompt_tokens, 0), max(output_tokens, 0)
-    cached = min(max(cached_tokens, 0), prompt)
-    reasoning = min(max(reasoning_tokens, 0), output)
+    cached, reasoning = _part(cached_tokens, prompt), _part(reasoning_tokens, output)
     spared_per_mille = cached * (PER_MILLE - weights.cached_per_mille) + reasoning * (
         PER_MILLE - weights.reasoning_per_mille
     )
@@ -219,7 +218,10 @@ def _tier_name(service_tier: str | None) -> str | None:
 
 
 def _part(tokens: int, whole: int) -> int:
-    return min(max(tokens, 0), whole)
+    """That part of a whole, within it."""
+    if tokens <= 0:
+        return 0
+    return tokens if tokens < whole else whole
 
 
 def _priced(own: int | None, otherwise: int) -> int:

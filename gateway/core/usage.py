@@ -61,12 +61,12 @@ def usage_of(
         return None
     return Usage(
         prompt_tokens,
-        min(_tokens(cached) or 0, prompt_tokens),
+        _part(cached, prompt_tokens),
         output_tokens,
-        min(_tokens(reasoning) or 0, output_tokens),
-        cache_write_tokens=min(_tokens(apart.cache_write) or 0, prompt_tokens),
-        audio_input_tokens=min(_tokens(apart.audio_input) or 0, prompt_tokens),
-        audio_output_tokens=min(_tokens(apart.audio_output) or 0, output_tokens),
+        _part(reasoning, output_tokens),
+        _part(apart.cache_write, prompt_tokens),
+        _part(apart.audio_input, prompt_tokens),
+        _part(apart.audio_output, output_tokens),
     )
 
 
@@ -86,3 +86,11 @@ def _tokens(value: Any) -> int | None:
     if type(value) is int and 0 <= value <= TOKENS_MAX:  # bool is an int, and no count
         return value
     return None
+
+
+def _part(value: Any, whole_tokens: int) -> int:
+    """A count that is part of another; 0 when it is none."""
+    tokens = _tokens(value)
+    if not tokens:
+        return 0
+    return tokens if tokens < whole_tokens else whole_tokens

@@ -19,8 +19,12 @@ CAPS: Final = ("max_completion_tokens", "max_tokens", "n_predict")
 
 def asked_cap(body: Mapping[str, Any], least: int = 1) -> int | None:
     """The caller's cap, the smallest where there are several; None when it names none."""
-    caps = [whole(body, name, least=least) for name in CAPS if name in body]
-    return min([cap for cap in caps if cap is not None], default=None)
+    smallest: int | None = None
+    for name in CAPS:
+        cap = whole(body, name, None, least)
+        if cap is not None and (smallest is None or cap < smallest):
+            smallest = cap
+    return smallest
 
 
 def cap_bounds(called: str, asked: int | None, model: Model) -> tuple[int, int]:
