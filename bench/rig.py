@@ -71,8 +71,7 @@ class Rig:
         """A pass-through to this lane's upstream, started at the first call."""
         if lane not in self._bares:
             port, name = free_port(), f"bare-{lane}"
-            words = ("--upstream", self._lanes[lane].url, "--key", UPSTREAM_KEY)
-            argv = python("bench.bare", *words, "--port", str(port), "--loop", self.loop)
+            argv = python("bench.bare", str(port), self._lanes[lane].url, UPSTREAM_KEY, self.loop)
             process = Process(name, argv, self.place, self.env)
             self._stack.callback(process.stop)
             process.ready()
