@@ -78,12 +78,12 @@ class _Connection(asyncio.Protocol):
         self._got = b""
         self._status, self._left, self._tail = 0, -1, b""
         self.began_s = 0.0
-        self.busy = self.lost = False
+        self.busy = self.begun = self.lost = False
         self._transport: asyncio.Transport | None = None
 
     def send(self, request: bytes, began_s: float) -> None:
         assert self._transport is not None
-        self.busy, self.began_s, self._status = True, began_s, 0
+        self.busy, self.begun, self.began_s, self._status = True, False, began_s, 0
         self._transport.write(request)
 
     def close(self) -> None:
@@ -103,6 +103,7 @@ class _Connection(asyncio.Protocol):
             told = _LENGTH.search(self._got, 0, end)
             self._left = int(told[1]) if told else -1
             data, self._got, self._tail = self._got[end:], b"", b""
+            self.begun = True
             self._watch.begun()
         if self._left >= 0:
             self._left -= len(data)
@@ -227,6 +228,8 @@ class Load:
 
     def ended(self, connection: _Connection, status: int) -> None:
         self._open -= 1
+        if not connection.begun:
+            self._unbegun -= 1
         if status:
             self.outcome.statuses[status] += 1
             self.outcome.latencies_s.append(_now_s() - connection.began_s)

@@ -85,5 +85,5 @@ def table(facts: dict[str, Any]) -> Table:
         cells = (found["before_mib"], found["rss_mib"], found["pss_mib"], each_kib)
         rows.append((name, *(f"{cell:.0f}" for cell in cells)))
     columns = ("", "before, MiB", "with streams, RSS MiB", "PSS MiB", "KiB a stream")
-    notes = (f"Event loop: {facts['loop']}. After the run {facts['books']}.",)
+    notes = (f"Event loop: {facts['loop']}. {facts['books']}.",)
     return Table(f"{facts['streams']:,} open streams", columns, rows, notes)
