@@ -7,7 +7,7 @@ ARGS ?=
 export VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lock fresh mutants
+.PHONY: help run test check bench lock fresh mutants
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*##/make \1\t/p' Makefile | expand -t 12
@@ -24,9 +24,13 @@ check:  ## format, lint, types, import directions, style
 	@$(PYTHON) bootstrap.py test
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
-	MYPYPATH=. $(VENV)/bin/mypy --explicit-package-bases gateway tests bootstrap.py
+	MYPYPATH=. $(VENV)/bin/mypy --explicit-package-bases gateway tests bench bootstrap.py
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/python -m pytest tests/test_style.py tests/test_house.py
+
+bench:  ## measure speed and size, into docs/performance.md (nine minutes; ARGS=cpu for a part)
+	@$(PYTHON) bootstrap.py run
+	@exec $(VENV)/bin/python -m bench --keep $(ARGS)
 
 # uv because its locks hold on every Python and platform that pyproject.toml allows, not only on
 # the one that made them. It asks its own default index; UV_DEFAULT_INDEX names another.

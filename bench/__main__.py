@@ -109,7 +109,7 @@ PARTS = {
     "start": Part("start to ready", lambda options: start.run(options.rounds), rounds=3),
     "scripts": Part(
         "script time and bytes, by the number of users",
-        lambda options: asyncio.run(scripts.measure(options.users, lambda _: None)),
+        lambda options: asyncio.run(scripts.measure(options.users)),
     ),
     "workers": Part(
         "two workers against one",

@@ -7,18 +7,15 @@ connections, no access log, no cookies.
 
 from __future__ import annotations
 
-import argparse
+import sys
 from collections.abc import AsyncIterator
 
 from aiohttp import ClientSession, DummyCookieJar, TCPConnector, web
 
-from bench.loops import new_loop
+from bench.loops import Loop, new_loop
 
-UPSTREAM, KEY, SESSION = (
-    web.AppKey("upstream", str),
-    web.AppKey("key", str),
-    web.AppKey("session", ClientSession),
-)
+UPSTREAM, KEY = web.AppKey("upstream", str), web.AppKey("key", str)
+SESSION = web.AppKey("session", ClientSession)
 
 
 async def passed_on(request: web.Request) -> web.StreamResponse:
@@ -48,27 +45,21 @@ async def session_of(app: web.Application) -> AsyncIterator[None]:
         yield
 
 
-def main() -> None:
-    """Serve until SIGTERM."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--upstream", required=True, metavar="URL", help="without a path")
-    parser.add_argument("--key", required=True)
-    parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio")
-    chosen = parser.parse_args()
+def main(port: int, upstream: str, key: str, loop: Loop) -> None:
+    """Serve on 127.0.0.1 until SIGTERM."""
     app = web.Application(client_max_size=2**26)
-    app[UPSTREAM], app[KEY] = chosen.upstream, chosen.key
+    app[UPSTREAM], app[KEY] = upstream, key
     app.cleanup_ctx.append(session_of)
     app.router.add_route("*", "/{path:.*}", passed_on)
-    web.run_app(
-        app,
-        host="127.0.0.1",
-        port=chosen.port,
-        access_log=None,
-        print=lambda _: print("ready", flush=True),
-        loop=new_loop(chosen.loop),
-    )
+    own_loop = new_loop(loop)
+    web.run_app(app, host="127.0.0.1", port=port, access_log=None, loop=own_loop, print=_say_ready)
+
+
+def _say_ready(_: str) -> None:
+    print("ready", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    main(
+        int(sys.argv[1]), sys.argv[2], sys.argv[3], "uvloop" if "uvloop" in sys.argv else "asyncio"
+    )

@@ -168,6 +168,6 @@ def table(facts: dict[str, Any]) -> Table:
         "in turn; medians, and of the ratio also the least and the greatest round.",
         "Where the core used is well below 100 %, the other core was full, which carries upstream, "
         "stores, jobs and load; requests/s tell then about that core.",
-        f"After the run {facts['books']}.",
+        f"{facts['books']}.",
     )
     return Table("CPU time a request", columns, rows, notes)

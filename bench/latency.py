@@ -75,7 +75,7 @@ def table(facts: dict[str, Any]) -> Table:
         f"What the gateway adds is {ratio['p50_ms']:.2f} (p50) and {ratio['p99_ms']:.2f} (p99) "
         "times what the bare pass-through adds.",
         f"Event loop: {facts['loop']}. {facts['rounds']} rounds of {facts['seconds']:g} s in turn.",
-        f"After the run {facts['books']}.",
+        f"{facts['books']}.",
     )
     columns = ("", "p50 ms", "p99 ms", "added p50 ms", "added p99 ms")
     return Table(f"Latency at {RATE} requests/s", columns, rows, notes)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections import Counter, deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
@@ -18,20 +20,23 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _END, _MARK = b"0\r\n\r\n", b"data: [DONE]\n\n"  # of a chunked body; of OpenAI's streams
 _TAIL_BYTES = 64
 _OPENED_AT_ONCE = 64  # fewer than a listener keeps waiting
-_LAST_ANSWERS_S = 30.0
+_LAST_ANSWERS_S = 120.0
+_now_s = time.perf_counter  # uvloop's own clock stands still for a millisecond
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
     """How much is sent. `rate`: requests a second; None: as fast as answers come.
 
-    It ends after `requests` if that is given, else after `seconds`.
+    It ends after `seconds`, or sooner with the last of `requests`. Without a rate, at most
+    `unbegun_max` wait for the head of their answer at any moment.
     """
 
     connections: int
-    seconds: float = 0.0
+    seconds: float
     rate: float | None = None
     requests: int | None = None
+    unbegun_max: int | None = None
 
 
 @dataclass(slots=True)
@@ -73,12 +78,12 @@ class _Connection(asyncio.Protocol):
         self._got = b""
         self._status, self._left, self._tail = 0, -1, b""
         self.began_s = 0.0
-        self.busy = self.lost = False
+        self.busy = self.begun = self.lost = False
         self._transport: asyncio.Transport | None = None
 
     def send(self, request: bytes, began_s: float) -> None:
         assert self._transport is not None
-        self.busy, self.began_s, self._status = True, began_s, 0
+        self.busy, self.begun, self.began_s, self._status = True, False, began_s, 0
         self._transport.write(request)
 
     def close(self) -> None:
@@ -98,6 +103,7 @@ class _Connection(asyncio.Protocol):
             told = _LENGTH.search(self._got, 0, end)
             self._left = int(told[1]) if told else -1
             data, self._got, self._tail = self._got[end:], b"", b""
+            self.begun = True
             self._watch.begun()
         if self._left >= 0:
             self._left -= len(data)
@@ -126,28 +132,28 @@ class Load:
         self._host, self._port, self._requests, self._pace = host, port, requests, pace
         self.outcome = Outcome()
         self.all_begun = asyncio.Event()  # of `requests`, where they are given
-        self._sent = 0
+        self._sent = self._open = self._unbegun = 0
         self._free: deque[_Connection] = deque()
         self._due: deque[float] = deque()
         self._stop_s = float("inf")
-        self._idle = asyncio.Event()
+        self._ended = asyncio.Event()
 
     async def run(self) -> Outcome:
-        """Send all, and wait until all is answered."""
-        loop = asyncio.get_running_loop()
+        """Send all, and wait until all is answered; what is not answered by then is broken."""
         connections = await self._connections()
         self._free.extend(connections)
-        began_s = loop.time()
+        began_s = _now_s()
         try:
             if self._pace.rate is None:
                 self._stop_s = began_s + self._pace.seconds
-                while self._free and self._more():
-                    self._send(self._free.popleft(), loop.time())
+                self._fill()
             else:
                 await self._keep_rate(self._pace.rate, began_s)
-            self._sent_all()
-            await asyncio.wait_for(self._idle.wait(), self._pace.seconds + _LAST_ANSWERS_S)
-            self.outcome.seconds = loop.time() - began_s
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_ANSWERS_S):
+                    await self._all_ended()
+            self.outcome.seconds = _now_s() - began_s
+            self.outcome.broken += self._open + len(self._due)
         finally:
             for connection in connections:
                 connection.close()
@@ -165,55 +171,76 @@ class Load:
         return made
 
     async def _keep_rate(self, rate: float, began_s: float) -> None:
-        loop = asyncio.get_running_loop()
-        total = self._pace.requests or int(self._pace.seconds * rate)
+        total = int(self._pace.seconds * rate)
+        if self._pace.requests is not None:
+            total = min(total, self._pace.requests)
         asked = 0
         while asked < total:
-            while asked < total and began_s + asked / rate <= loop.time():
-                if self._free:
-                    self._send(self._free.popleft(), loop.time())
+            while asked < total and began_s + asked / rate <= _now_s():
+                if connection := self._taken():
+                    self._send(connection, _now_s())
                 else:
                     self._due.append(began_s + asked / rate)
                     self.outcome.waited += 1
                 asked += 1
-            await asyncio.sleep(began_s + asked / rate - loop.time())
+            await asyncio.sleep(began_s + asked / rate - _now_s())
+
+    async def _all_ended(self) -> None:
+        while self._open or self._due:
+            self._ended.clear()
+            await self._ended.wait()
+
+    def _fill(self) -> None:
+        """Without a rate: send whatever may be sent now."""
+        most = self._pace.unbegun_max
+        while self._more() and (most is None or self._unbegun < most):
+            connection = self._taken()
+            if connection is None:
+                return
+            self._send(connection, _now_s())
+
+    def _taken(self) -> _Connection | None:
+        """A free connection, the one that has been free for longest."""
+        while self._free:
+            connection = self._free.popleft()
+            if not connection.lost:
+                return connection
+        return None
 
     def _more(self) -> bool:
-        if self._pace.requests is not None:
-            return self._sent < self._pace.requests
-        return asyncio.get_running_loop().time() < self._stop_s
+        left = self._pace.requests is None or self._sent < self._pace.requests
+        return left and _now_s() < self._stop_s
 
     def _send(self, connection: _Connection, began_s: float) -> None:
         request = self._requests[self._sent % len(self._requests)]
         self._sent += 1
+        self._open += 1
+        self._unbegun += 1
         connection.send(request, began_s)
 
     def begun(self) -> None:
         self.outcome.begun += 1
+        self._unbegun -= 1
+        if self._pace.unbegun_max is not None:
+            self._fill()
         if self.outcome.begun == self._pace.requests:
             self.all_begun.set()
 
     def ended(self, connection: _Connection, status: int) -> None:
+        self._open -= 1
+        if not connection.begun:
+            self._unbegun -= 1
         if status:
-            now_s = asyncio.get_running_loop().time()
             self.outcome.statuses[status] += 1
-            self.outcome.latencies_s.append(now_s - connection.began_s)
+            self.outcome.latencies_s.append(_now_s() - connection.began_s)
         else:
             self.outcome.broken += 1
         if connection.lost:
             pass
         elif self._due:
             self._send(connection, self._due.popleft())
-        elif self._pace.rate is None and self._more():
-            self._send(connection, asyncio.get_running_loop().time())
         else:
             self._free.append(connection)
-        self._sent_all()
-
-    def _sent_all(self) -> None:
-        """Idle once nothing is open and nothing waits; asked after each end."""
-        open_now = self._sent - self.outcome.statuses.total() - self.outcome.broken
-        if not open_now and not self._due:
-            self._idle.set()
-        else:
-            self._idle.clear()
+        if self._pace.rate is None:
+            self._fill()
+        self._ended.set()

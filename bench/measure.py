@@ -17,7 +17,7 @@ from bench.wrk import flood
 
 # What a proxy does after its last answer (it settles) belongs to the calls.
 _AFTER_S = 0.2
-_FEW, _MANY_S = 4, 0.5
+_WARM_CONNECTIONS, _WARM_S = 16, 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,8 @@ def at_pace(subject: Subject, requests: Sequence[bytes], pace: Pace) -> Reading:
     outcome = run_load(subject, requests, pace)
     taken_s, beside_s = clocks.taken_s()
     if outcome.failed or not outcome.answered:
-        raise _failure(subject, outcome.answered, outcome.failed, str(dict(outcome.statuses)))
+        told = f"statuses {dict(outcome.statuses)}, {outcome.broken} without an answer"
+        raise _failure(subject, outcome.answered, outcome.failed, told)
     latencies_ms = sorted(1000 * each for each in outcome.latencies_s)
     return Reading(
         cpu_us=taken_s / outcome.answered * 1e6,
@@ -85,11 +86,12 @@ def at_saturation(subject: Subject, file: Path, connections: int, seconds: int) 
 
 
 def warm(subject: Subject, requests: Sequence[bytes], connections: int) -> int:
-    """First calls, which make connections and bring accounts into Redis, a few at a time; then
-    many. A failure is let pass here. How many were answered."""
-    few = Pace(min(_FEW, connections), requests=len(requests), seconds=60.0)
-    many = Pace(connections, _MANY_S)
-    return sum(run_load(subject, requests, pace).answered for pace in (few, many))
+    """First calls, which open connections and bring accounts into Redis: how many were answered.
+
+    A failure is let pass here.
+    """
+    pace = Pace(min(_WARM_CONNECTIONS, connections), _WARM_S, requests=len(requests))
+    return run_load(subject, requests, pace).answered
 
 
 def run_load(subject: Subject, requests: Sequence[bytes], pace: Pace) -> Outcome:

@@ -22,7 +22,7 @@ from bench.upstream import CLOSE_AT_ONCE
 from gateway.ports.tasks import spawn
 
 STREAMS = 5000
-_OPENED_PER_S = 250
+_UNBEGUN_MAX = 16
 _OPEN_S = 120.0
 _CHUNK_MS = 5000
 _SPARE_FILES = 500
@@ -50,7 +50,7 @@ async def _with_streams(
     subject: Subject, prepared: list[bytes], upstream: Process, streams: int
 ) -> dict[str, float]:
     before_mib, _ = memory_mib(subject.pids[0])
-    pace = Pace(streams, rate=_OPENED_PER_S, requests=streams, seconds=_OPEN_S)
+    pace = Pace(streams, _OPEN_S, requests=streams, unbegun_max=_UNBEGUN_MAX)
     load = Load("127.0.0.1", subject.port, prepared, pace)
     running = spawn(load.run(), "load")
     async with asyncio.timeout(_OPEN_S):
@@ -60,7 +60,8 @@ async def _with_streams(
     outcome = await running
     if outcome.failed or outcome.answered != streams:
         raise BenchError(
-            f"{subject.name}: of {streams} streams {outcome.answered} came to their end"
+            f"{subject.name}: of {streams} streams {outcome.answered} came to their end; statuses "
+            f"{dict(outcome.statuses)}, {outcome.broken} broke off"
         )
     return {"before_mib": before_mib, "rss_mib": rss_mib, "pss_mib": pss_mib}
 
@@ -84,5 +85,5 @@ def table(facts: dict[str, Any]) -> Table:
         cells = (found["before_mib"], found["rss_mib"], found["pss_mib"], each_kib)
         rows.append((name, *(f"{cell:.0f}" for cell in cells)))
     columns = ("", "before, MiB", "with streams, RSS MiB", "PSS MiB", "KiB a stream")
-    notes = (f"Event loop: {facts['loop']}. After the run {facts['books']}.",)
+    notes = (f"Event loop: {facts['loop']}. {facts['books']}.",)
     return Table(f"{facts['streams']:,} open streams", columns, rows, notes)

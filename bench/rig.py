@@ -71,8 +71,7 @@ class Rig:
         """A pass-through to this lane's upstream, started at the first call."""
         if lane not in self._bares:
             port, name = free_port(), f"bare-{lane}"
-            words = ("--upstream", self._lanes[lane].url, "--key", UPSTREAM_KEY)
-            argv = python("bench.bare", *words, "--port", str(port), "--loop", self.loop)
+            argv = python("bench.bare", str(port), self._lanes[lane].url, UPSTREAM_KEY, self.loop)
             process = Process(name, argv, self.place, self.env)
             self._stack.callback(process.stop)
             process.ready()
@@ -93,16 +92,17 @@ class Rig:
         return requests(shape, self._keys[callers])
 
     def check_books(self) -> str:
-        """One sentence; BenchError unless every answer is in the ledger once and all agree."""
-        agrees, rows = self._gateway.agrees(), self._gateway.rows_of_usage()
-        cut = rows - self.answered
+        """What can be said of them; BenchError unless every answer is booked and all agree."""
+        booked = self._gateway.calls_booked(self.answered)
+        agrees, cut = self._gateway.agrees(), booked - self.answered
         if not agrees or not 0 <= cut <= self.cut_max:
             raise BenchError(
-                f"the books do not agree: {self.answered} answers, {rows} rows in the ledger; "
+                f"the books do not agree: {self.answered} answers, {booked} calls in the ledger; "
                 f"ledger verify: {'clean' if agrees else 'they differ'}"
             )
-        broken_off = f", {cut} of calls that wrk broke off at its end" if cut else ""
-        return f"ledger verify is clean: {self.answered:,} answers, {rows:,} rows{broken_off}"
+        broken_off = f", {cut} of them broken off by wrk at its end" if cut else ""
+        counted = f"{self.answered:,} answers, {booked:,} calls in the ledger{broken_off}"
+        return f"`ledger verify` was clean: {counted}"
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 import statistics
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -185,8 +185,8 @@ class Server:
         return list(pipe.execute())
 
 
-async def measure(sizes: Sequence[int], watch: Callable[[Facts], None]) -> Facts:
-    """The figures at each size, smallest first; `watch` is told of each as it comes."""
+async def measure(sizes: Sequence[int]) -> Facts:
+    """The figures at each size, smallest first."""
     with tempfile.TemporaryDirectory(prefix="bench-") as place:
         redis_server = await start_redis(Path(place))
         try:
@@ -199,7 +199,6 @@ async def measure(sizes: Sequence[int], watch: Callable[[Facts], None]) -> Facts
                 filled = size
                 taken_bytes = server.client.info("memory")["used_memory"] - empty_bytes
                 found.append(_at(server, size) | {"bytes_a_user": taken_bytes / size})
-                watch(found[-1])
             return {"engine": redis_server.engine, "sizes": found}
         finally:
             await redis_server.stop()

@@ -21,7 +21,6 @@ import yaml
 
 from bench.lanes import Callers, Lane, configured
 from bench.processes import ROOT, BenchError, Process, children_of, pin, python
-from gateway.adapters.postgres.reports import ExportFilter
 from gateway.adapters.prometheus_metrics import ProxyMetrics
 from gateway.app.secrets_of_state import pepper_of
 from gateway.app.stores import Stores, open_stores
@@ -32,7 +31,8 @@ _ROOM_TOKENS, _NEAR_TOKENS = 10**12, 10**6
 # Below the 8,192 that are held for an answer, so each call is held at less; above the least, 2,048.
 _LEFT_TOKENS = 6000
 _AT_ONCE = 8
-_COMMAND_S = 120.0
+_COMMAND_S, _BOOKING_S = 120.0, 5.0
+_ROWS = 10_000
 _HIDDEN = ("OPENAI_API_KEY", "REDIS_URL", "DATABASE_URL")
 
 
@@ -115,15 +115,18 @@ class GatewayStack:
 
     # --- the books -------------------------------------------------------------------------
 
-    def rows_of_usage(self) -> int:
-        """How many calls the ledger has booked."""
+    def calls_booked(self, wanted: int) -> int:
+        """How many calls the ledger has booked, once `wanted` are, or none came for a while."""
 
-        async def count() -> int:
+        async def settled() -> int:
             async with self._stores() as stores:
-                rows = stores.reports.export(ExportFilter())
-                return sum([1 async for row in rows if row["kind"] == "usage"])
+                booked, before = await _calls(stores), -1
+                while booked < wanted and booked != before:
+                    await asyncio.sleep(_BOOKING_S)
+                    booked, before = await _calls(stores), booked
+                return booked
 
-        return asyncio.run(count())
+        return asyncio.run(settled())
 
     def agrees(self) -> bool:
         """What `quota-gateway ledger verify` says, after waiting for what is still open."""
@@ -142,3 +145,13 @@ class GatewayStack:
 
     def _stores(self) -> AbstractAsyncContextManager[Stores]:
         return open_stores(self._settings, ProxyMetrics(()), "bench")
+
+
+async def _calls(stores: Stores) -> int:
+    """Calls with an entry; one that was mended has two and counts once."""
+    rids: set[str] = set()
+    after: str | None = None
+    while charges := await stores.reports.charges(after, _ROWS):
+        after = charges[-1].event_id
+        rids.update(charge.rid for charge in charges)
+    return len(rids)
