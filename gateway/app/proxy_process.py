@@ -102,7 +102,7 @@ class Worker:
             metrics,
         )
         self.open_holds = OpenHolds(stores.store, terms, stores.clock)
-        prompts = PromptCounter(tokenizer, self.settlements.rooms)
+        prompts = PromptCounter(tokenizer)
         self.admission = Admission(
             Stores(
                 store=stores.store,

@@ -70,6 +70,14 @@ class Admitted(msgspec.Struct, frozen=True, gc=False):
     lowered: bool
 
 
+class _Entitled(msgspec.Struct, frozen=True, gc=False):
+    """Who calls, and what under."""
+
+    identity: Identity
+    tier: Tier
+    model: Model
+
+
 @dataclass(frozen=True, slots=True)
 class Stores:
     """What admission reads and writes."""
@@ -83,41 +91,45 @@ class Stores:
 
 
 class Admission:
-    """Holds what a call may cost, or refuses it."""
+    """Holds what a call may cost, or refuses it. `limits`: what binds the payers of each tier."""
 
     def __init__(self, stores: Stores, terms: Terms, prompts: PromptCounter, clock: Clock) -> None:
         self._stores = stores
         self._terms = terms
+        self.limits = {tier.name: Limits(tokens=tier.tokens) for tier in terms.plan.tiers.values()}
         self._rooms = stores.settlements.rooms
         self._prompts = prompts
         self._clock = clock
 
     async def admit(self, call: Call) -> Admitted:
         """The hold, or Refused. A refused call holds nothing."""
-        identity, tier, model = await self._identify(call)
-        prompt = await self._prompts.for_hold(
-            call.request, call.body_bytes, model, identity.payer, _limits(tier)
-        )
-        wanted, least = call.request.output_bounds(model)
+        request = call.request
+        entitled = await self._identify(call)
+        identity, tier, model = entitled.identity, entitled.tier, entitled.model
+        wanted, least = request.output_bounds(model)
+        tokens_max = call.body_bytes + wanted * request.choices
+        is_bound = self._has_plenty(identity.payer, tier, tokens_max) and request.text_only
+        now_ms = self._clock.now_ms()
+        period = identity.calendar.period_at(now_ms)
         asked = Hold(
             rid=call.rid,
             caller=_caller(identity, call),
             route=call.route.name,
             model=model.name,
-            stream=call.request.stream,
-            price=self._terms.prices.price_for(model.name, self._clock.now_ms()),
+            stream=request.stream,
+            price=self._terms.prices.price_for(model.name, now_ms),
             weights=model.weights,
-            prompt_tokens=prompt.tokens,
-            prompt_is_bound=prompt.is_bound,
+            prompt_tokens=call.body_bytes if is_bound else await self._counted(call, model),
+            prompt_is_bound=is_bound,
             output_tokens=wanted,
-            choices=call.request.choices,
+            choices=request.choices,
             # For a release that finds the hold expired: its correction belongs to a period.
-            period_start_ms=identity.calendar.period_at(self._clock.now_ms()).start_ms,
+            period_start_ms=period.start_ms,
             limit_tokens=tier.tokens,
-            service_tier=call.request.service_tier,
+            service_tier=request.service_tier,
         )
         try:
-            return await self._reserve(call, identity, tier, asked, least)
+            return await self._reserve(call, entitled, period, asked, least)
         except StoreUnavailable as error:
             # Whether anything is held is unknown, so it is released under its rid, seen or not.
             await self._stores.settlements.release(asked)
@@ -128,22 +140,35 @@ class Admission:
             spawn(self._stores.settlements.release(asked), f"release {asked.rid}")
             raise
 
-    async def _identify(self, call: Call) -> tuple[Identity, Tier, Model]:
+    async def _identify(self, call: Call) -> _Entitled:
         """Who calls, under which terms. A refusal here never reaches the store, which would find
         out that what is remembered is old; so the ledger is asked once more before one."""
         identity = await self._stores.identities.of(call.key_digest)
         try:
-            return identity, *self._allowed(identity, call.request.model)
+            return self._allowed(identity, call.request.model)
         except Refused:
             if self._terms.models.find(call.request.model) is None:
                 raise  # no entitlement could change that
             identity = await self._stores.identities.again(call.key_digest)
-            return identity, *self._allowed(identity, call.request.model)
+            return self._allowed(identity, call.request.model)
+
+    def _has_plenty(self, payer: str, tier: Tier, tokens_max: int) -> bool:
+        """Whether so much may be held without being counted: a tokenizer on bytes never makes more
+        tokens of a text than it has bytes.
+
+        Not for payers whose tokens a minute are limited: what a hold takes of a minute is not given
+        back when it ends.
+        """
+        limits = self.limits[tier.name]
+        return limits.tokens_a_minute is None and self._rooms.take(payer, tokens_max)
+
+    async def _counted(self, call: Call, model: Model) -> int:
+        return await self._prompts.exactly(call.request, call.body_bytes, model)
 
     async def _reserve(
-        self, call: Call, identity: Identity, tier: Tier, asked: Hold, least: int
+        self, call: Call, entitled: _Entitled, period: Period, asked: Hold, least: int
     ) -> Admitted:
-        period = identity.calendar.period_at(self._clock.now_ms())
+        identity, tier = entitled.identity, entitled.tier
         for _ in range(_ASKS_MAX):
             reply = await self._stores.store.reserve(
                 self._ask(identity, tier, period, asked, least)
@@ -153,9 +178,8 @@ class Admission:
                 return _admitted(asked, tier, reply)
             if reply.code <= ReserveCode.MONTH and asked.prompt_is_bound:
                 # A refusal is not stored, so the same rid may ask again, with what it really needs.
-                model = self._terms.models[asked.model]
-                exact = await self._prompts.exactly(call.request, call.body_bytes, model)
-                asked = replace(asked, prompt_tokens=exact, prompt_is_bound=False)
+                counted = await self._counted(call, entitled.model)
+                asked = replace(asked, prompt_tokens=counted, prompt_is_bound=False)
             elif reply.code <= ReserveCode.MONTH:
                 raise quota_refusal(reply, asked, least, self._terms).of_tier(tier.name)
             elif reply.code is ReserveCode.NOT_READY:
@@ -170,7 +194,7 @@ class Admission:
                 period = identity.calendar.period_at(reply.now_ms)
             elif reply.code is ReserveCode.STALE:
                 identity = await self._read_again(call, period, reply.rev)
-                tier, _ = self._allowed(identity, call.request.model)
+                tier = self._allowed(identity, call.request.model).tier
                 asked = replace(asked, caller=_caller(identity, call), limit_tokens=tier.tokens)
             else:
                 break
@@ -187,7 +211,7 @@ class Admission:
                 await self._stores.store.entitle(entitlement, period.end_ms)
         return identity
 
-    def _allowed(self, identity: Identity, model_name: str) -> tuple[Tier, Model]:
+    def _allowed(self, identity: Identity, model_name: str) -> _Entitled:
         tier = self._terms.plan.tiers.get(identity.tier)
         if tier is None:
             raise backend_unavailable(f"the terms of tier '{identity.tier}'")
@@ -200,7 +224,7 @@ class Admission:
                 f"Available: {offered}.",
                 param="model",
             ).of_tier(tier.name)
-        return tier, model
+        return _Entitled(identity, tier, model)
 
     def _ask(
         self, identity: Identity, tier: Tier, period: Period, asked: Hold, least: int
@@ -215,7 +239,7 @@ class Admission:
             rev=identity.rev,
             period_start_ms=period.start_ms,
             period_end_ms=period.end_ms,
-            limits=_limits(tier),
+            limits=self.limits[tier.name],
             prompt_tokens=asked.prompt_tokens,
             output_wanted=asked.output_tokens,
             # A bound must not lower the cap either: then the exact figure is asked for.
@@ -228,10 +252,6 @@ class Admission:
             member=asked.caller.member,
             member_rev=identity.rev,
         )
-
-
-def _limits(tier: Tier) -> Limits:
-    return Limits(tokens=tier.tokens)
 
 
 def _caller(identity: Identity, call: Call) -> Caller:

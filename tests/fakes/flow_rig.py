@@ -140,7 +140,7 @@ class FlowRig:
         self.accounts = Accounts(self.directory, self.store, self.hydrator, terms.plan, self.clock)
         self.upstream = ScriptedUpstream()
         self.tokenizer = CharTokenizer()
-        self.prompts = PromptCounter(self.tokenizer, self.settlements.rooms)
+        self.prompts = PromptCounter(self.tokenizer)
         self.services = RelayServices(
             settlements=self.settlements,
             estimator=Estimator(self.prompts, terms.models),

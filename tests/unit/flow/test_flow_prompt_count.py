@@ -92,11 +92,9 @@ async def test_a_request_that_is_not_text_is_counted(rig: FlowRig) -> None:
 
 async def test_where_tokens_a_minute_are_limited_the_prompt_is_counted(rig: FlowRig) -> None:
     key = await rich(rig)
-    call, model = rig.call(key), rig.terms.models[MODEL]
-    count = rig.prompts.for_hold(
-        call.request, call.body_bytes, model, "ada", Limits(tokens=16_020, tokens_a_minute=9000)
-    )
-    assert not (await count).is_bound
+    limits = Limits(tokens=16_020, tokens_a_minute=9000)
+    rig.admission.limits = dict.fromkeys(rig.terms.plan.tiers, limits)
+    assert not (await admitted(rig, rig.call(key))).hold.prompt_is_bound
 
 
 PICTURE = {"type": "image_url", "image_url": {"url": "https://example.test/a.png"}}
