@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import math
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from gateway.adapters.upstream import site
+from gateway.adapters.upstream.connection import Connection
+from gateway.adapters.upstream.dialing import Dialer
 from gateway.adapters.upstream.direct import DirectUpstream
 from gateway.adapters.upstream.origin import KEEP_S, Origin
 from gateway.adapters.upstream.wheel import TURN_S, Wheel, turns
 from gateway.ports.tasks import spawn
-from gateway.ports.upstream import UpstreamCall, UpstreamSilent, UpstreamUnreachable
+from gateway.ports.upstream import UpstreamBroke, UpstreamCall, UpstreamSilent, UpstreamUnreachable
 from tests.contract.upstream_calls import (
     BODY,
     RID,
@@ -193,3 +196,36 @@ async def test_one_lookup_serves_all_calls_that_connect(monkeypatch: pytest.Monk
             await asyncio.gather(*(asked(upstream) for _ in range(8)))
     is_asyncio = isinstance(asyncio.get_running_loop(), asyncio.SelectorEventLoop)
     assert len(looked_up) == (1 if is_asyncio else 0)  # uvloop asks the system by itself
+
+
+async def test_a_connection_that_is_closed_at_once_leaves_no_call_waiting() -> None:
+    def turn_away(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    server = await asyncio.start_server(turn_away, "127.0.0.1", 0)
+    async with (
+        server,
+        direct(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as upstream,
+        asyncio.timeout(10),
+    ):
+        for _ in range(50):
+            with pytest.raises((UpstreamBroke, UpstreamUnreachable)):
+                await asked(upstream)
+
+
+async def test_a_connection_lost_before_its_call_is_out_of_reach(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened_by = Dialer.open
+
+    async def open_and_lose(self: Dialer, protocol: Callable[[], asyncio.Protocol]) -> None:
+        await opened_by(self, protocol)
+        connection = protocol()
+        assert isinstance(connection, Connection)
+        connection._transport.abort()
+        await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(Dialer, "open", open_and_lose)
+    async with serving().running() as server, direct(server.url) as upstream:
+        with pytest.raises(UpstreamUnreachable, match="at once"):
+            await asked(upstream)

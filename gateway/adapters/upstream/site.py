@@ -65,6 +65,8 @@ class Site:
                 await self._dialer.open(lambda: connection)
         except (OSError, UnicodeError) as error:  # UnicodeError: a name that DNS cannot have
             raise UpstreamUnreachable(type(error).__name__) from None
+        if not connection.is_usable:  # closed before this call had its turn
+            raise UpstreamUnreachable("closed at once")
         return connection
 
     def keep(self, connection: Connection) -> None:
