@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import threading
 from collections.abc import AsyncIterator
@@ -239,16 +240,35 @@ async def test_a_send_that_is_cancelled_while_it_waits_disturbs_nobody(
     await answered(peer, calls)
     peer.stop_reading()
     big = "x" * 2**20
-    send = spawn(calls.send(ECHO, (), (RIDS[0], big), RIDS[0], list), "send", awaited=True)
+    sends = [
+        spawn(calls.send(ECHO, (), (rid, big), rid, list), "send", awaited=True) for rid in RIDS[:2]
+    ]
+    await turns(20)
+    sends[0].cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sends[0]
+    other = ask(calls, RIDS[2])
+    peer.read_on()
+    await peer.asked_for(3)
+    peer.client.write(b"".join(map(reply_to, RIDS)))
+    assert await (await sends[1]) == [1, RIDS[1].encode()]
+    assert await other == [1, RIDS[2].encode()]
+
+
+async def test_a_send_that_was_cancelled_leaves_no_failure_that_nobody_looks_at(
+    peer: Peer, calls: FastCalls, caplog: pytest.LogCaptureFixture
+) -> None:
+    await answered(peer, calls)
+    peer.stop_reading()
+    send = spawn(calls.send(ECHO, (), ("x" * 2**20,), "", list), "send", awaited=True)
     await turns(20)
     send.cancel()
     with pytest.raises(asyncio.CancelledError):
         await send
-    other = ask(calls, RIDS[1])
-    peer.read_on()
-    await peer.asked_for(2)
-    peer.client.write(reply_to(RIDS[0]) + reply_to(RIDS[1]))
-    assert await other == [1, RIDS[1].encode()]
+    await calls.aclose()
+    gc.collect()
+    await turns()
+    assert not caplog.records
 
 
 # --- bounds --------------------------------------------------------------------------------------
@@ -287,6 +307,16 @@ async def test_a_server_that_reads_nothing_makes_no_more_than_so_many_bytes_wait
     peer.client.write(b"".join(reply_to(rid_of(number)) for number in range(len(asked))))
     await asyncio.gather(*asked)
     await answered(peer, calls)
+
+
+async def test_what_was_answered_makes_room(peer: Peer, calls: FastCalls) -> None:
+    big = "x" * (BYTES_MAX // 4)
+    for number in range(5):
+        rid = rid_of(number)
+        asked = spawn(calls.run(ECHO, (), (rid, big), rid), "big", awaited=True)
+        await peer.asked_for(1)
+        peer.client.write(reply_to(rid))
+        assert await asked == [1, rid.encode()]
 
 
 async def test_while_nothing_is_connected_no_more_than_so_many_calls_wait(tmp_path: Path) -> None:
@@ -337,4 +367,18 @@ async def test_calls_wait_until_a_new_server_is_accepted(redis_url: str) -> None
     (server_id,) = found
     watch.accept(server_id)
     assert await calls.command("PING") == b"PONG"
+    await calls.aclose()
+
+
+async def test_a_call_outlives_an_attempt_to_connect_that_began_before_it(redis_url: str) -> None:
+    found: list[str] = []
+    watch = ServerWatch(found.append)
+    calls = FastCalls(open_connections(redis_url, 1.0, watch), 1.0, lambda script, seconds: None)
+    first = spawn(calls.command("PING"), "first", awaited=True)
+    await asyncio.sleep(0.5)
+    second = spawn(calls.command("PING"), "second", awaited=True)
+    with pytest.raises(StoreUnavailable):
+        await first
+    watch.accept(found[0])
+    assert await second == b"PONG"
     await calls.aclose()
