@@ -15,7 +15,7 @@ import pytest
 
 from gateway.adapters.redis_store.calls import Calls, open_connections
 from gateway.adapters.redis_store.fast_calls import FastCalls
-from gateway.adapters.redis_store.line import BYTES_MAX, CALLS_MAX
+from gateway.adapters.redis_store.line import BYTES_MAX, CALLS_MAX, Line
 from gateway.adapters.redis_store.server_watch import ServerWatch
 from gateway.ports.quota_store import StoreUnavailable
 from gateway.ports.tasks import spawn
@@ -127,7 +127,9 @@ async def test_after_a_reply_that_is_wrong_no_later_one_is_trusted(
     peer.client.write(sent)
     found = await asyncio.gather(*asked, return_exceptions=True)
     assert found[:good] == [[1, rid.encode()] for rid in RIDS[:good]]
-    assert all(isinstance(told, StoreUnavailable) for told in found[good:])
+    for told in found[good:]:
+        assert isinstance(told, StoreUnavailable)
+        assert "in time" not in str(told)  # but at once
     await peer.ended.wait()
     await answered(peer, calls)
     assert peer.connections == 2
@@ -144,6 +146,18 @@ async def test_a_server_that_goes_in_the_middle_of_a_reply_leaves_all_of_them_un
     for told in await asyncio.gather(*asked, return_exceptions=True):
         assert isinstance(told, StoreUnavailable)
     await answered(peer, calls)
+
+
+async def test_a_script_that_is_not_there_even_when_it_was_loaded_is_asked_for_twice(
+    peer: Peer, calls: FastCalls
+) -> None:
+    asked = ask(calls, RIDS[0])
+    for _ in range(2):
+        await peer.asked_for(1)
+        peer.client.write(b"-NOSCRIPT No matching script\r\n")
+    with pytest.raises(StoreUnavailable, match="NoScriptError"):
+        await asked
+    assert peer.asked.empty()
 
 
 async def test_a_cancelled_call_s_reply_is_checked_too(peer: Peer, calls: FastCalls) -> None:
@@ -334,8 +348,16 @@ async def test_while_nothing_is_connected_no_more_than_so_many_calls_wait(tmp_pa
 
 
 async def test_after_a_call_that_took_too_long_others_go_elsewhere_and_younger_ones_may_end(
-    peer: Peer,
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    looks: list[Line] = []
+    look = Line._look
+
+    def counted(line: Line) -> None:
+        looks.append(line)
+        look(line)
+
+    monkeypatch.setattr(Line, "_look", counted)
     async with calls_to(peer.url, deadline_s=1.0) as calls:
         await answered(peer, calls)
         before = peer.client
@@ -346,11 +368,13 @@ async def test_after_a_call_that_took_too_long_others_go_elsewhere_and_younger_o
         await peer.asked_for(1)
         with pytest.raises(StoreUnavailable, match="in time"):
             await old
+        await turns(50)
         before.write(reply_to(RIDS[0]) + reply_to(RIDS[1]))
         assert await young == [1, RIDS[1].encode()]
         await answered(peer, calls)
         assert peer.connections == 2
         assert before is not peer.client
+    assert len(looks) < 20  # what was given up is not looked at for ever
 
 
 # --- which server --------------------------------------------------------------------------------
