@@ -34,7 +34,7 @@ from gateway.ports.tasks import spawn
 
 SHARDS, USERS = 16, 500
 CALLERS = (1, 32)
-TURNS, PAIRS = 9, 1_600
+TURNS, PAIRS = 7, 640
 _STARTS_MS, _ENDS_MS = 1, 2**49
 _LIMITS = Limits(2**40)
 _TAIL = b'{"payer":"user-0123","user_id":"user-0123","tier":"free","route":"chat","model":"m"}' * 2

@@ -165,8 +165,8 @@ async def test_a_late_reply_reaches_nobody(opened: Opened, link: Link, client: s
 async def test_connecting_and_asking_share_one_deadline(
     opened: Opened, link: Link, client: str
 ) -> None:
-    link.delay_s = 0.2  # two round trips, and the call's own
-    async with open_store(link.url, deadline_s=0.5, client=client) as hasty:
+    link.delay_s = 0.2  # of each of the handshake's four replies, and of the call's own
+    async with open_store(link.url, deadline_s=0.9, client=client) as hasty:
         with pytest.raises(StoreUnavailable):
             await hasty.store.reserve(ask())
 

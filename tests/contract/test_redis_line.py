@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import threading
 from collections.abc import AsyncIterator
@@ -14,7 +15,7 @@ import pytest
 
 from gateway.adapters.redis_store.calls import Calls, open_connections
 from gateway.adapters.redis_store.fast_calls import FastCalls
-from gateway.adapters.redis_store.line import BYTES_MAX, CALLS_MAX
+from gateway.adapters.redis_store.line import BYTES_MAX, CALLS_MAX, Line
 from gateway.adapters.redis_store.server_watch import ServerWatch
 from gateway.ports.quota_store import StoreUnavailable
 from gateway.ports.tasks import spawn
@@ -126,7 +127,9 @@ async def test_after_a_reply_that_is_wrong_no_later_one_is_trusted(
     peer.client.write(sent)
     found = await asyncio.gather(*asked, return_exceptions=True)
     assert found[:good] == [[1, rid.encode()] for rid in RIDS[:good]]
-    assert all(isinstance(told, StoreUnavailable) for told in found[good:])
+    for told in found[good:]:
+        assert isinstance(told, StoreUnavailable)
+        assert "in time" not in str(told)  # but at once
     await peer.ended.wait()
     await answered(peer, calls)
     assert peer.connections == 2
@@ -143,6 +146,18 @@ async def test_a_server_that_goes_in_the_middle_of_a_reply_leaves_all_of_them_un
     for told in await asyncio.gather(*asked, return_exceptions=True):
         assert isinstance(told, StoreUnavailable)
     await answered(peer, calls)
+
+
+async def test_a_script_that_is_not_there_even_when_it_was_loaded_is_asked_for_twice(
+    peer: Peer, calls: FastCalls
+) -> None:
+    asked = ask(calls, RIDS[0])
+    for _ in range(2):
+        await peer.asked_for(1)
+        peer.client.write(b"-NOSCRIPT No matching script\r\n")
+    with pytest.raises(StoreUnavailable, match="NoScriptError"):
+        await asked
+    assert peer.asked.empty()
 
 
 async def test_a_cancelled_call_s_reply_is_checked_too(peer: Peer, calls: FastCalls) -> None:
@@ -239,16 +254,35 @@ async def test_a_send_that_is_cancelled_while_it_waits_disturbs_nobody(
     await answered(peer, calls)
     peer.stop_reading()
     big = "x" * 2**20
-    send = spawn(calls.send(ECHO, (), (RIDS[0], big), RIDS[0], list), "send", awaited=True)
+    sends = [
+        spawn(calls.send(ECHO, (), (rid, big), rid, list), "send", awaited=True) for rid in RIDS[:2]
+    ]
+    await turns(20)
+    sends[0].cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sends[0]
+    other = ask(calls, RIDS[2])
+    peer.read_on()
+    await peer.asked_for(3)
+    peer.client.write(b"".join(map(reply_to, RIDS)))
+    assert await (await sends[1]) == [1, RIDS[1].encode()]
+    assert await other == [1, RIDS[2].encode()]
+
+
+async def test_a_send_that_was_cancelled_leaves_no_failure_that_nobody_looks_at(
+    peer: Peer, calls: FastCalls, caplog: pytest.LogCaptureFixture
+) -> None:
+    await answered(peer, calls)
+    peer.stop_reading()
+    send = spawn(calls.send(ECHO, (), ("x" * 2**20,), "", list), "send", awaited=True)
     await turns(20)
     send.cancel()
     with pytest.raises(asyncio.CancelledError):
         await send
-    other = ask(calls, RIDS[1])
-    peer.read_on()
-    await peer.asked_for(2)
-    peer.client.write(reply_to(RIDS[0]) + reply_to(RIDS[1]))
-    assert await other == [1, RIDS[1].encode()]
+    await calls.aclose()
+    gc.collect()
+    await turns()
+    assert not caplog.records
 
 
 # --- bounds --------------------------------------------------------------------------------------
@@ -289,6 +323,16 @@ async def test_a_server_that_reads_nothing_makes_no_more_than_so_many_bytes_wait
     await answered(peer, calls)
 
 
+async def test_what_was_answered_makes_room(peer: Peer, calls: FastCalls) -> None:
+    big = "x" * (BYTES_MAX // 4)
+    for number in range(5):
+        rid = rid_of(number)
+        asked = spawn(calls.run(ECHO, (), (rid, big), rid), "big", awaited=True)
+        await peer.asked_for(1)
+        peer.client.write(reply_to(rid))
+        assert await asked == [1, rid.encode()]
+
+
 async def test_while_nothing_is_connected_no_more_than_so_many_calls_wait(tmp_path: Path) -> None:
     listener = socket.socket(socket.AF_UNIX)  # whose handshake never ends
     listener.bind(str(tmp_path / "mute"))
@@ -304,8 +348,16 @@ async def test_while_nothing_is_connected_no_more_than_so_many_calls_wait(tmp_pa
 
 
 async def test_after_a_call_that_took_too_long_others_go_elsewhere_and_younger_ones_may_end(
-    peer: Peer,
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    looks: list[Line] = []
+    look = Line._look
+
+    def counted(line: Line) -> None:
+        looks.append(line)
+        look(line)
+
+    monkeypatch.setattr(Line, "_look", counted)
     async with calls_to(peer.url, deadline_s=1.0) as calls:
         await answered(peer, calls)
         before = peer.client
@@ -316,11 +368,13 @@ async def test_after_a_call_that_took_too_long_others_go_elsewhere_and_younger_o
         await peer.asked_for(1)
         with pytest.raises(StoreUnavailable, match="in time"):
             await old
+        await turns(50)
         before.write(reply_to(RIDS[0]) + reply_to(RIDS[1]))
         assert await young == [1, RIDS[1].encode()]
         await answered(peer, calls)
         assert peer.connections == 2
         assert before is not peer.client
+    assert len(looks) < 20  # what was given up is not looked at for ever
 
 
 # --- which server --------------------------------------------------------------------------------
@@ -337,4 +391,18 @@ async def test_calls_wait_until_a_new_server_is_accepted(redis_url: str) -> None
     (server_id,) = found
     watch.accept(server_id)
     assert await calls.command("PING") == b"PONG"
+    await calls.aclose()
+
+
+async def test_a_call_outlives_an_attempt_to_connect_that_began_before_it(redis_url: str) -> None:
+    found: list[str] = []
+    watch = ServerWatch(found.append)
+    calls = FastCalls(open_connections(redis_url, 1.0, watch), 1.0, lambda script, seconds: None)
+    first = spawn(calls.command("PING"), "first", awaited=True)
+    await asyncio.sleep(0.5)
+    second = spawn(calls.command("PING"), "second", awaited=True)
+    with pytest.raises(StoreUnavailable):
+        await first
+    watch.accept(found[0])
+    assert await second == b"PONG"
     await calls.aclose()

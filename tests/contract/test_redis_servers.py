@@ -148,6 +148,25 @@ def test_each_way_in_works_on_each_loop(
     run_on(loop, works(url))
 
 
+def be_busy() -> None:
+    time.sleep(0.3)
+
+
+async def stalls(url: str) -> None:
+    """The reply comes while this process is busy for longer than the deadline."""
+    async with open_store(url, deadline_s=0.1) as opened:
+        await opened.calls.command("SCRIPT", "LOAD", ECHO.source)
+        for number in range(5):
+            reply = await opened.calls.send(ECHO, (), (rid_of(number),), rid_of(number), list)
+            be_busy()
+            assert await reply == [1, rid_of(number).encode()]
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_process_that_stalls_does_not_blame_redis_on_any_loop(redis_url: str, loop: str) -> None:
+    run_on(loop, stalls(redis_url))
+
+
 async def test_a_wrong_password_is_told_and_nothing_is_sent(
     started: Callable[..., Any], tmp_path: Path
 ) -> None:
