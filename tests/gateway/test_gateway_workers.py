@@ -20,6 +20,7 @@ from tests.gateway.running_gateway import MakeGateway, RunningGateway, processes
 from tests.gateway.waiting_for import until
 
 WORKERS = ("proxy-1", "proxy-2")
+QUICK_LEASE = {"ms": 2000, "grace_ms": 500, "heartbeat_ms": 200}
 
 
 def connection_to(gateway: RunningGateway) -> http.client.HTTPConnection:
@@ -43,7 +44,7 @@ def admitted(gateway: RunningGateway) -> float:
 def test_a_worker_that_is_killed_under_load_is_replaced_while_the_others_serve(
     make_gateway: MakeGateway,
 ) -> None:
-    gateway = make_gateway(workers=2)
+    gateway = make_gateway(workers=2, lease=QUICK_LEASE)
     gateway.stand_in.reset()
     gateway.start()
     user, key = gateway.new_user("full")
@@ -79,7 +80,9 @@ def test_a_worker_that_is_killed_under_load_is_replaced_while_the_others_serve(
     answered, lost = (sum(each) for each in zip(*results, strict=True))
     assert lost <= 2 * len(clients), "only connections to the worker that died were lost"
     assert answered >= 40
+    until(lambda: not gateway.shown(user)["open_holds"], 30, "holds of the dead to end")
     verdict = gateway.cli("ledger", "verify", "--upstream", gateway.stand_in.url)
+    assert verdict["agrees"]
     (line,) = [line for line in verdict["lines"] if line["user"] == user]
     assert (line["redis_off"], line["upstream_off"]) == (0, 0)
     assert "the proxy-1 process ended with code -9 and is started again" in (
