@@ -13,8 +13,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -25,8 +26,10 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.adapters.embedded.run_as import die_with_parent
-from gateway.adapters.postgres.reports import ExportFilter
+from gateway.adapters.postgres.connection import open_pool
+from gateway.adapters.postgres.reports import ExportFilter, PostgresReports
 from gateway.adapters.prometheus_metrics import ProxyMetrics
+from gateway.app.embedded import ledger_url_of
 from gateway.app.secrets_of_state import admin_token_of, pepper_of
 from gateway.app.stores import Stores, open_stores
 from gateway.config import Settings, load
@@ -43,7 +46,7 @@ WRONG_KEY = "sk-wrong-a1b2c3d4e5f6g7h8"
 MODEL, MODEL_WITH_WRONG_KEY, MODEL_WITHOUT_UPSTREAM = "gpt-4o-mini", "gpt-4.1", "gpt-4.1-mini"
 MODEL_THAT_COUNTS_NOTHING = "gpt-4o"  # its upstream is declared `stream_usage: false`
 _DOWN = "http://127.0.0.1:9/v1"  # the discard port, which no machine of today opens
-_START_S, _STOP_S, _COMMAND_S = 60.0, 40.0, 60.0
+_START_S, _STOP_S, _COMMAND_S, _ROWS_S, _POLL_S = 60.0, 40.0, 60.0, 20.0, 0.02
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -239,8 +242,7 @@ class RunningGateway:
             async with open_stores(self.settings, ProxyMetrics(()), "tests") as stores:
                 return await work(stores)
 
-        with ThreadPoolExecutor(1) as other_thread:
-            return other_thread.submit(lambda: asyncio.run(run())).result()
+        return _beside(run)
 
     def new_user(self, tier: str = "free", used: int | None = None) -> tuple[str, str]:
         """(id, key) of a user nobody else knows."""
@@ -258,15 +260,19 @@ class RunningGateway:
     def ledger_rows(self, user_id: str, rows: int = 1) -> list[Row]:
         """The user's entries in their order, as soon as there are `rows` of them."""
 
-        async def read(stores: Stores) -> list[Row]:
-            wanted = ExportFilter(user_id=user_id)
-            return [row async for row in stores.reports.export(wanted)]
+        async def read() -> list[Row]:
+            pool = await open_pool(ledger_url_of(self.settings))
+            try:
+                wanted, deadline_s = ExportFilter(user_id=user_id), time.monotonic() + _ROWS_S
+                while True:
+                    found = [row async for row in PostgresReports(pool).export(wanted)]
+                    if len(found) >= rows or time.monotonic() > deadline_s:
+                        return found
+                    await asyncio.sleep(_POLL_S)
+            finally:
+                pool.terminate()
 
-        def enough() -> list[Row] | None:
-            found = self.in_stores(read)
-            return found if len(found) >= rows else None
-
-        found = until(enough, 20, f"{rows} rows of {user_id}") if rows else self.in_stores(read)
+        found = _beside(read)
         assert len(found) == rows, found
         return found
 
@@ -301,6 +307,12 @@ class RunningGateway:
             for sample in family.samples
             if sample.name == f"quota_gateway_{name}" and labels.items() <= sample.labels.items()
         )
+
+
+def _beside(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run it on a loop of its own; the test may have one already."""
+    with ThreadPoolExecutor(1) as other_thread:
+        return other_thread.submit(lambda: asyncio.run(work())).result()
 
 
 def prompt(text: str, **fields: Any) -> dict[str, Any]:
