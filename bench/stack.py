@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from bench.lanes import Callers, Lane, configured
-from bench.processes import ROOT, BenchError, Process, children_of, pin, python
+from bench.processes import ROOT, BenchError, Process, family_of, listening, pin, python
 from gateway.adapters.prometheus_metrics import ProxyMetrics
 from gateway.app.secrets_of_state import pepper_of
 from gateway.app.stores import Stores, open_stores
@@ -73,16 +73,17 @@ class GatewayStack:
 
     def workers(self) -> tuple[int, ...]:
         """The processes that answer calls."""
-        return tuple(pid for pid, said in self._family().items() if "proxy-process" in said)
+        return listening(self._family(), self.port)
 
     def beside(self) -> tuple[int, ...]:
         """All others: the supervisor, the jobs, Redis, Postgres."""
-        return tuple(pid for pid, said in self._family().items() if "proxy-process" not in said)
+        workers = self.workers()
+        return tuple(pid for pid in self._family() if pid not in workers)
 
-    def _family(self) -> dict[int, str]:
+    def _family(self) -> tuple[int, ...]:
         if self._process is None:
             raise BenchError("the gateway was not started")
-        return {self._process.pid: "serve", **children_of(self._process.pid)}
+        return family_of(self._process.pid)
 
     def pin_workers(self, core: int) -> None:
         """Give the proxy a core; everything else stays where it is."""
