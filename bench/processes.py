@@ -37,7 +37,7 @@ class Process:
             self._process = subprocess.Popen(
                 argv,
                 cwd=place,
-                env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+                env={**with_tree(), **env},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -81,6 +81,11 @@ class Process:
         finally:
             if self._process.stdout is not None:
                 self._process.stdout.close()
+
+
+def with_tree() -> dict[str, str]:
+    """The environment of a process that imports from this tree, wherever it runs."""
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def python(module: str, *words: str) -> tuple[str, ...]:

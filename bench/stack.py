@@ -20,7 +20,16 @@ from urllib.parse import urlsplit
 import yaml
 
 from bench.lanes import Callers, Lane, configured
-from bench.processes import ROOT, BenchError, Process, family_of, listening, pin, python
+from bench.processes import (
+    ROOT,
+    BenchError,
+    Process,
+    family_of,
+    listening,
+    pin,
+    python,
+    with_tree,
+)
 from gateway.adapters.prometheus_metrics import ProxyMetrics
 from gateway.app.secrets_of_state import pepper_of
 from gateway.app.stores import Stores, open_stores
@@ -135,7 +144,7 @@ class GatewayStack:
         done = subprocess.run(
             python("gateway", *words),
             cwd=self._place,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **self._env},
+            env={**with_tree(), **self._env},
             capture_output=True,
             text=True,
             timeout=_COMMAND_S,
