@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench import cpu, latency, open_streams, scripts, start, workers
+from bench import cpu, draining, latency, open_streams, scripts, start, workers
 from bench.measure import Reading
 from bench.processes import BenchError
 from bench.report import TABLES, Facts, keep
@@ -23,12 +23,13 @@ Options = argparse.Namespace
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One thing that is measured. `options`: the parser's words for them."""
+    """One thing that is measured. `rounds`, `seconds`: as usual; 0 where there are none."""
 
     about: str
     run: Callable[[Options], Facts]
     rounds: int = 0
     seconds: float = 0.0
+    possible: Callable[[], bool] = lambda: True
 
 
 def main() -> int:
@@ -40,9 +41,6 @@ def main() -> int:
         _add_options(name, part, commands.add_parser(name, help=part.about))
     chosen = parser.parse_args()
     wanted = [chosen.part] if chosen.part else list(PARTS)
-    if chosen.part is None and not workers.possible():
-        wanted.remove("workers")
-        print("workers: left out, `serve` of this version has no --workers")
     failed = [name for name in wanted if not _measured(name, chosen, parser)]
     return 1 if failed else 0
 
@@ -58,6 +56,8 @@ def _add_options(name: str, part: Part, parser: argparse.ArgumentParser) -> None
         parser.add_argument("--quick", action="store_true", help="without wrk and nginx")
     elif name == "streams":
         parser.add_argument("--streams", type=int, default=open_streams.STREAMS)
+    elif name == "drain":
+        parser.add_argument("options", nargs="*", default=[], help="of bench/drain.py, after --")
     elif name == "scripts":
         parser.add_argument("users", type=int, nargs="*", default=[1000, 100_000])
 
@@ -65,10 +65,13 @@ def _add_options(name: str, part: Part, parser: argparse.ArgumentParser) -> None
 def _measured(name: str, chosen: Options, parser: argparse.ArgumentParser) -> bool:
     """Measure a part, show it, keep it if that is wanted. False when it could not be measured."""
     options = chosen if chosen.part else parser.parse_args([name])
-    began_s = time.monotonic()
-    print(f"--- {name}: {PARTS[name].about}", flush=True)
+    part, began_s = PARTS[name], time.monotonic()
+    if not chosen.part and not part.possible():
+        print(f"--- {name}: left out, this version cannot do it\n")
+        return True
+    print(f"--- {name}: {part.about}", flush=True)
     try:
-        found = PARTS[name].run(options)
+        found = part.run(options)
     except BenchError as error:
         print(f"bench: {name}: {error}", file=sys.stderr, flush=True)
         return False
@@ -111,11 +114,17 @@ PARTS = {
         "script time and bytes, by the number of users",
         lambda options: asyncio.run(scripts.measure(options.users)),
     ),
+    "drain": Part(
+        "how fast the ledger is filled, and how late it is",
+        lambda options: draining.run(options.options),
+        possible=draining.possible,
+    ),
     "workers": Part(
         "two workers against one",
         lambda options: workers.run(options.rounds, round(options.seconds)),
         rounds=2,
         seconds=4.0,
+        possible=workers.possible,
     ),
 }
 

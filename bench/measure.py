@@ -67,12 +67,22 @@ def at_pace(subject: Subject, requests: Sequence[bytes], pace: Pace) -> Reading:
     )
 
 
-def at_saturation(subject: Subject, file: Path, connections: int, seconds: int) -> Reading:
-    """Send with wrk what is in the file. BenchError when a request failed."""
+@dataclass(frozen=True, slots=True)
+class Storm:
+    """What wrk sends. `failing`: the share of requests that may be refused, 0 to 1."""
+
+    file: Path
+    connections: int
+    seconds: int
+    failing: float = 0.0
+
+
+def at_saturation(subject: Subject, storm: Storm) -> Reading:
+    """Send with wrk. BenchError when more requests failed than may."""
     clocks = _Clocks(subject)
-    done = flood(subject.port, file, connections, seconds)
+    done = flood(subject.port, storm.file, storm.connections, storm.seconds)
     taken_s, beside_s = clocks.taken_s()
-    if done.failed or not done.answered:
+    if done.failed > storm.failing * done.answered or not done.answered:
         raise _failure(subject, done.answered, done.failed, "wrk tells no more")
     return Reading(
         cpu_us=taken_s / done.answered * 1e6,

@@ -21,6 +21,7 @@ from gateway.adapters.embedded.run_as import die_with_parent
 
 ROOT = Path(__file__).resolve().parents[1]
 _STOP_S = 40.0
+_LISTEN = "0A"  # the state in /proc/net/tcp
 
 
 class BenchError(Exception):
@@ -36,7 +37,7 @@ class Process:
             self._process = subprocess.Popen(
                 argv,
                 cwd=place,
-                env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+                env={**with_tree(), **env},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -80,6 +81,11 @@ class Process:
         finally:
             if self._process.stdout is not None:
                 self._process.stdout.close()
+
+
+def with_tree() -> dict[str, str]:
+    """The environment of a process that imports from this tree, wherever it runs."""
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def python(module: str, *words: str) -> tuple[str, ...]:
@@ -144,22 +150,37 @@ def cpu_s(pids: Iterable[int]) -> float:
     return sum(time.clock_gettime((~pid << 3) | 2) for pid in pids)
 
 
-def children_of(pid: int) -> dict[int, str]:
-    """All processes below one, with their names."""
+def family_of(pid: int) -> tuple[int, ...]:
+    """A process and all below it."""
     parents: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with suppress(OSError):
                 stat = (entry / "stat").read_text()
                 parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
-    found: dict[int, str] = {}
-    for each in parents:
-        above = each
-        while above in parents and above != pid:
-            above = parents[above]
-        if above == pid and each != pid:
+    found = [pid]
+    for above in found:  # grows as children are found
+        found += [each for each, parent in parents.items() if parent == above]
+    return tuple(found)
+
+
+def listening(pids: Iterable[int], port: int) -> tuple[int, ...]:
+    """Those of the processes that accept connections on this TCP port."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    wanted = {
+        f"socket:[{fields[9]}]"
+        for fields in lines
+        if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port
+    }
+    return tuple(pid for pid in pids if wanted & _files(pid))
+
+
+def _files(pid: int) -> set[str]:
+    found = set()
+    with suppress(OSError):
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
             with suppress(OSError):
-                found[each] = Path(f"/proc/{each}/comm").read_text().strip()
+                found.add(os.readlink(entry))
     return found
 
 

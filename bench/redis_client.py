@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
@@ -63,11 +64,11 @@ async def _pair(store: RedisQuotaStore, number: int) -> None:
     replied.add_done_callback(_confirmed)
 
 
-def _confirmed(reply: asyncio.Future[object]) -> None:
-    assert getattr(reply.result(), "code", None) is SettleCode.SETTLED
+def _confirmed(reply: asyncio.Future[Any]) -> None:
+    assert reply.result().code is SettleCode.SETTLED
 
 
-def _seen(reply: asyncio.Future[object]) -> None:
+def _seen(reply: asyncio.Future[Any]) -> None:
     assert reply.cancelled() or reply.result()
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import cpu, latency, open_streams, scripts, start, workers
+from bench import cpu, draining, latency, open_streams, scripts, start, workers
 from bench.chart import Chart
 from bench.machine import described
 from bench.processes import ROOT, BenchError
@@ -24,6 +24,7 @@ TABLES: dict[str, Callable[[Facts], Table]] = {
     "streams": open_streams.table,
     "start": start.table,
     "scripts": scripts.table,
+    "drain": draining.table,
     "workers": workers.table,
 }
 BEGIN, END = "<!-- written by `make bench`: from here -->", "<!-- to here -->"

@@ -20,7 +20,16 @@ from urllib.parse import urlsplit
 import yaml
 
 from bench.lanes import Callers, Lane, configured
-from bench.processes import ROOT, BenchError, Process, children_of, pin, python
+from bench.processes import (
+    ROOT,
+    BenchError,
+    Process,
+    family_of,
+    listening,
+    pin,
+    python,
+    with_tree,
+)
 from gateway.adapters.prometheus_metrics import ProxyMetrics
 from gateway.app.secrets_of_state import pepper_of
 from gateway.app.stores import Stores, open_stores
@@ -73,16 +82,17 @@ class GatewayStack:
 
     def workers(self) -> tuple[int, ...]:
         """The processes that answer calls."""
-        return tuple(pid for pid, name in self._family().items() if name.startswith("proxy"))
+        return listening(self._family(), self.port)
 
     def beside(self) -> tuple[int, ...]:
         """All others: the supervisor, the jobs, Redis, Postgres."""
-        return tuple(pid for pid, name in self._family().items() if not name.startswith("proxy"))
+        workers = self.workers()
+        return tuple(pid for pid in self._family() if pid not in workers)
 
-    def _family(self) -> dict[int, str]:
+    def _family(self) -> tuple[int, ...]:
         if self._process is None:
             raise BenchError("the gateway was not started")
-        return {self._process.pid: "serve", **children_of(self._process.pid)}
+        return family_of(self._process.pid)
 
     def pin_workers(self, core: int) -> None:
         """Give the proxy a core; everything else stays where it is."""
@@ -134,7 +144,7 @@ class GatewayStack:
         done = subprocess.run(
             python("gateway", *words),
             cwd=self._place,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **self._env},
+            env={**with_tree(), **self._env},
             capture_output=True,
             text=True,
             timeout=_COMMAND_S,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.lanes import Lane, models_of
-from bench.measure import Reading, at_saturation, warm
+from bench.measure import Reading, Storm, at_saturation, warm
 from bench.nginx import Nginx
 from bench.processes import ROOT, BenchError, python
 from bench.requests import Shape, requests
@@ -64,7 +64,8 @@ def _with_workers(place: Path, upstream: str, workers: str, seconds: int) -> Rea
             write_requests(prepared, Path(home) / "requests")
             subject = Subject("gateway", gateway.port, gateway.workers(), gateway.beside())
             warm(subject, prepared, _CONNECTIONS)
-            return at_saturation(subject, Path(home) / "requests", _CONNECTIONS, seconds)
+            storm = Storm(Path(home) / "requests", _CONNECTIONS, seconds)
+            return at_saturation(subject, storm)
         finally:
             gateway.stop()
 
