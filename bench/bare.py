@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterator
 
-from aiohttp import ClientSession, DummyCookieJar, TCPConnector, web
+from aiohttp import ClientSession, ClientTimeout, DummyCookieJar, TCPConnector, web
 
 from bench.loops import Loop, new_loop
 
@@ -39,9 +39,13 @@ async def passed_on(request: web.Request) -> web.StreamResponse:
 
 
 async def session_of(app: web.Application) -> AsyncIterator[None]:
-    """One session for as long as the server runs."""
-    connector = TCPConnector(limit=0)
-    async with ClientSession(connector=connector, cookie_jar=DummyCookieJar()) as app[SESSION]:
+    """One session for as long as the server runs: streams may be long, bytes stay as they are."""
+    async with ClientSession(
+        connector=TCPConnector(limit=0),
+        cookie_jar=DummyCookieJar(),
+        timeout=ClientTimeout(total=None, sock_connect=5),
+        auto_decompress=False,
+    ) as app[SESSION]:
         yield
 
 

@@ -84,9 +84,11 @@ def at_saturation(subject: Subject, storm: Storm) -> Reading:
     taken_s, beside_s = clocks.taken_s()
     if done.failed > storm.failing * done.answered or not done.answered:
         raise _failure(subject, done.answered, done.failed, "wrk tells no more")
+    # What wrk breaks off at its end, one request a connection, was worked on to its end as well.
+    worked_on = done.answered + done.cut_max
     return Reading(
-        cpu_us=taken_s / done.answered * 1e6,
-        beside_us=beside_s / done.answered * 1e6,
+        cpu_us=taken_s / worked_on * 1e6,
+        beside_us=beside_s / worked_on * 1e6,
         core=taken_s / done.seconds,
         requests_per_s=done.answered / done.seconds,
         p50_ms=done.p50_ms,

@@ -23,7 +23,8 @@ function done(summary, latency)
   local errors = summary.errors
   local broken = errors.connect + errors.read + errors.write + errors.timeout
   io.write(string.format(
-    '\n{"requests": %d, "duration_us": %d, "refused": %d, "broken": %d, "p50_us": %f, "p99_us": %f}\n',
-    summary.requests, summary.duration, errors.status, broken,
-    latency:percentile(50), latency:percentile(99)))
+    '\n{"requests": %d, "duration_us": %d, "refused": %d, "broken": %d, ',
+    summary.requests, summary.duration, errors.status, broken))
+  io.write(string.format(
+    '"p50_us": %f, "p99_us": %f}\n', latency:percentile(50), latency:percentile(99)))
 end
