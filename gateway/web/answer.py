@@ -19,6 +19,7 @@ from gateway.web.response import Response, Streamed, Whole
 GONE = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
 """What writing to a client that has left raises."""
 
+_NOTHING_SAID = Whole(500, [])
 _NOT_KEPT = ("Cache-Control", "no-cache")
 
 
@@ -32,7 +33,7 @@ class HttpAnswer:
         self._cors = cors
         self._thresholds_percent = thresholds_percent
         self._stream: Streamed | None = None
-        self.response: Response = Whole(500, ())
+        self.response: Response = _NOTHING_SAID
 
     @property
     def has_begun(self) -> bool:

@@ -67,6 +67,11 @@ class Connection(web.RequestHandler):
         if self.transport is not None:
             self.transport.abort()
 
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """aiohttp asks for this with every body that was read, also where nothing is held back."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
     async def start(self) -> None:
         """Answer requests until the connection ends. In place of aiohttp's own."""
         try:

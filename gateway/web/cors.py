@@ -61,8 +61,9 @@ class Cors:
         ]
 
     def preflight(self, request: web.BaseRequest) -> Whole | None:
-        """The answer to a preflight; None when the request is none. Refused for other pages."""
-        if request.method != "OPTIONS" or not self._origins:
+        """The answer to an OPTIONS request; None when it is no preflight. Refused for pages that
+        are not listed."""
+        if not self._origins:
             return None
         origin = request.headers.get("Origin")
         if origin is None or "Access-Control-Request-Method" not in request.headers:

@@ -6,14 +6,14 @@ upstream text is added.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from gateway.core.refusal import QuotaRefusal, Refused
 from gateway.web.quota_headers import SERVER, quota_headers, reset_at
-from gateway.web.response import Whole
+from gateway.web.response import Header, Whole
 
 _encode = msgspec.json.Encoder().encode
 
@@ -58,19 +58,20 @@ def _quota(quota: QuotaRefusal) -> dict[str, Any]:
     }
 
 
-def _headers(
-    refused: Refused, rid: str, thresholds_percent: Sequence[int]
-) -> Iterator[tuple[str, str]]:
+def _headers(refused: Refused, rid: str, thresholds_percent: Sequence[int]) -> list[Header]:
     terms = refused.case.value
-    yield "Content-Type", "application/json"
-    yield "x-request-id", rid
-    yield SERVER
-    yield "x-quota-source", terms.source
+    headers = [
+        ("Content-Type", "application/json"),
+        ("x-request-id", rid),
+        SERVER,
+        ("x-quota-source", terms.source),
+    ]
     if refused.quota is not None:
-        yield from quota_headers(refused.quota.view, "refused", thresholds_percent)
+        headers += quota_headers(refused.quota.view, "refused", thresholds_percent)
     elif terms.source == "gateway":
-        yield "x-quota-decision", "refused"
+        headers.append(("x-quota-decision", "refused"))
     if refused.retry_after_s is not None:
-        yield "Retry-After", str(refused.retry_after_s)
+        headers.append(("Retry-After", str(refused.retry_after_s)))
     if terms.try_again is not None:
-        yield "x-should-retry", "true" if terms.try_again else "false"
+        headers.append(("x-should-retry", "true" if terms.try_again else "false"))
+    return headers

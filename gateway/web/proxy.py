@@ -78,17 +78,17 @@ class Proxy:
         self._rids = Rids(os.urandom(8))
         self.draining = False
         self._in_flight = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._idle: asyncio.Event | None = None
 
     async def idle(self) -> None:
-        """Returns once no request is being answered."""
-        await self._idle.wait()
+        """Returns once no request is being answered. To be asked once, when no more shall come."""
+        self._idle = asyncio.Event()
+        if self._in_flight:
+            await self._idle.wait()
 
     async def handle(self, request: web.BaseRequest) -> Response:
         """Answer one request. Never raises but for a client that is gone."""
         self._in_flight += 1
-        self._idle.clear()
         try:
             response = await self._handle(request)
             if isinstance(response, Whole):
@@ -96,7 +96,7 @@ class Proxy:
             return response
         finally:
             self._in_flight -= 1
-            if not self._in_flight:
+            if self._idle is not None and not self._in_flight:
                 self._idle.set()
 
     async def _handle(self, request: web.BaseRequest) -> Response:
@@ -106,9 +106,10 @@ class Proxy:
         try:
             if self.draining:
                 raise Refused(Case.SHUTTING_DOWN, "This gateway is shutting down.", retry_after_s=1)
-            preflight = self._settings.cors.preflight(request)
-            if preflight is not None:
-                return preflight
+            if request.method == "OPTIONS":
+                preflight = self._settings.cors.preflight(request)
+                if preflight is not None:
+                    return preflight
             route, parameter = match_route(request.method, request.raw_path)
             route_name = route.name
             if route.charge == "metered":

@@ -14,8 +14,7 @@ from gateway.core.idempotency import Remembered
 from gateway.core.refusal import QuotaView
 from gateway.ports.answer import AnswerHead
 from gateway.ports.upstream import UpstreamHead
-
-Header = tuple[str, str]
+from gateway.web.response import Header
 
 # In place of aiohttp's own, which tells its version and Python's.
 SERVER = ("Server", "quota-gateway")

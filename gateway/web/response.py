@@ -8,7 +8,6 @@ where it is not, and the end of the connection for a client of HTTP/1.0. Nothing
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from email.utils import formatdate
 from http import HTTPStatus
 
@@ -17,15 +16,17 @@ from aiohttp.http import HttpVersion11
 
 from gateway.web.connection import connection_of
 
-Headers = Iterable[tuple[str, str]]
+Header = tuple[str, str]
 
+_PAIR = ": ".join
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
+_OK = "HTTP/1.1 200 OK\r\n"
 # One copy of the body costs less than a second system call, up to about this size.
 _JOINED_BYTES_MAX = 65_536
 
 
 class _Date:
-    """The `Date` line, made once a second."""
+    """The `Date` header, made once a second."""
 
     def __init__(self) -> None:
         self._at_s = 0
@@ -34,33 +35,36 @@ class _Date:
     def line(self) -> str:
         now_s = int(time.time())
         if now_s != self._at_s:
-            self._at_s, self._line = now_s, f"Date: {formatdate(now_s, usegmt=True)}\r\n"
+            self._at_s, self._line = now_s, f"Date: {formatdate(now_s, usegmt=True)}"
         return self._line
 
 
 _date = _Date()
 
 
-def _head(request: web.BaseRequest, status: int, headers: Headers, may_stay: bool) -> str:
+def _head(request: web.BaseRequest, status: int, headers: list[Header], may_stay: bool) -> str:
     """Status line and headers, without the framing and the blank line after them. `may_stay`: the
     connection can be used again, if the client likes."""
-    lines = [f"{name}: {value}\r\n" for name, value in headers]
-    text = "".join(lines)
-    if text.count("\n") != len(lines) or text.count("\r") != len(lines):
+    text = "\r\n".join((_date.line(), *map(_PAIR, headers)))
+    if text.count("\n") != len(headers) or text.count("\r") != len(headers):
         raise ValueError("a line break in a header of an answer")
-    is_11, keep_alive = request.version >= HttpVersion11, may_stay and request.keep_alive
+    is_11, keep_alive = request.version == HttpVersion11, may_stay and request.keep_alive
     if keep_alive != is_11:  # said where it is not what the version means anyway
-        text += f"Connection: {'keep-alive' if keep_alive else 'close'}\r\n"
-    version = "1.1" if is_11 else "1.0"
-    return f"HTTP/{version} {status} {_PHRASES.get(status, '')}\r\n{text}{_date.line()}"
+        text += f"\r\nConnection: {'keep-alive' if keep_alive else 'close'}"
+    first = _OK if is_11 and status == HTTPStatus.OK else _status_line(is_11, status)
+    return first + text
+
+
+def _status_line(is_11: bool, status: int) -> str:
+    return f"HTTP/1.{is_11:d} {status} {_PHRASES.get(status, '')}\r\n"
 
 
 class Whole:
     """An answer whose body is known. `is_last`: the connection ends with it."""
 
-    def __init__(self, status: int, headers: Headers, body: bytes = b"") -> None:
+    def __init__(self, status: int, headers: list[Header], body: bytes = b"") -> None:
         self.status = status
-        self.headers = list(headers)
+        self.headers = headers
         self.body = body
         self.is_last = False
 
@@ -69,12 +73,12 @@ class Whole:
         head = _head(request, self.status, self.headers, not self.is_last)
         body = b"" if request.method == "HEAD" else self.body
         if self.status != HTTPStatus.NO_CONTENT:
-            head = f"{head}Content-Length: {len(self.body)}\r\n"
+            head = f"{head}\r\nContent-Length: {len(self.body)}"
         connection = connection_of(request)
         if len(body) <= _JOINED_BYTES_MAX:
-            connection.send(f"{head}\r\n".encode() + body)
+            connection.send(f"{head}\r\n\r\n".encode() + body)
         else:
-            connection.send(f"{head}\r\n".encode())
+            connection.send(f"{head}\r\n\r\n".encode())
             connection.send(body)
             await connection.drained()
 
@@ -85,13 +89,13 @@ class Streamed:
     Each raises ConnectionError when the client is gone.
     """
 
-    def __init__(self, request: web.BaseRequest, status: int, headers: Headers) -> None:
+    def __init__(self, request: web.BaseRequest, status: int, headers: list[Header]) -> None:
         self.status = status
         self._to = connection_of(request)
         self._in_chunks = request.version >= HttpVersion11
         self.is_last = not self._in_chunks
-        framing = "Transfer-Encoding: chunked\r\n" if self._in_chunks else ""
-        self._head = f"{_head(request, status, headers, self._in_chunks)}{framing}\r\n"
+        framing = "\r\nTransfer-Encoding: chunked" if self._in_chunks else ""
+        self._head = f"{_head(request, status, headers, self._in_chunks)}{framing}\r\n\r\n"
 
     async def begin(self) -> None:
         """Send the head."""

@@ -58,26 +58,26 @@ async def streamed(request: web.BaseRequest) -> Streamed:
     return stream
 
 
-WHOLE_HEAD = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
+WHOLE_HEAD = "HTTP/1.1 200 OK\r\nDate\r\nContent-Type: text/plain\r\n"
 
 
 async def test_a_whole_answer_has_its_length() -> None:
     text = await answered(whole, asking(connection="keep-alive"), asking())
     assert text == (
-        f"{WHOLE_HEAD}Date\r\nContent-Length: 5\r\n\r\nhello"
-        f"{WHOLE_HEAD}Connection: close\r\nDate\r\nContent-Length: 5\r\n\r\nhello"
+        f"{WHOLE_HEAD}Content-Length: 5\r\n\r\nhello"
+        f"{WHOLE_HEAD}Connection: close\r\nContent-Length: 5\r\n\r\nhello"
     )
 
 
 async def test_head_has_the_length_and_not_the_body() -> None:
     text = await answered(whole, asking("HEAD"))
-    assert text == f"{WHOLE_HEAD}Connection: close\r\nDate\r\nContent-Length: 5\r\n\r\n"
+    assert text == f"{WHOLE_HEAD}Connection: close\r\nContent-Length: 5\r\n\r\n"
 
 
 async def test_an_old_client_is_told_that_its_connection_is_kept() -> None:
     text = await answered(whole, asking(version="1.0", connection="keep-alive"), asking())
     assert text.startswith(
-        "HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\nConnection: keep-alive\r\n"
+        "HTTP/1.0 200 OK\r\nDate\r\nContent-Type: text/plain\r\nConnection: keep-alive\r\n"
     )
     assert text.count("hello") == 2
 
@@ -87,7 +87,7 @@ async def test_an_answer_without_content_has_no_length() -> None:
         return Whole(204, [])
 
     assert await answered(nothing, asking()) == (
-        "HTTP/1.1 204 No Content\r\nConnection: close\r\nDate\r\n\r\n"
+        "HTTP/1.1 204 No Content\r\nDate\r\nConnection: close\r\n\r\n"
     )
 
 
@@ -111,16 +111,16 @@ async def test_a_large_body_comes_whole() -> None:
 async def test_a_stream_comes_in_chunks() -> None:
     text = await answered(streamed, asking(connection="keep-alive"), asking())
     assert text == (
-        f"{WHOLE_HEAD}Date\r\nTransfer-Encoding: chunked\r\n\r\n"
+        f"{WHOLE_HEAD}Transfer-Encoding: chunked\r\n\r\n"
         "3\r\none\r\n7\r\nand two\r\n0\r\n\r\n"
-        f"{WHOLE_HEAD}Connection: close\r\nDate\r\nTransfer-Encoding: chunked\r\n\r\n"
+        f"{WHOLE_HEAD}Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
         "3\r\none\r\n7\r\nand two\r\n0\r\n\r\n"
     )
 
 
 async def test_a_stream_to_an_old_client_ends_with_its_connection() -> None:
     text = await answered(streamed, asking(version="1.0", connection="keep-alive"))
-    assert text == "HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\nDate\r\n\r\noneand two"
+    assert text == "HTTP/1.0 200 OK\r\nDate\r\nContent-Type: text/plain\r\n\r\noneand two"
 
 
 async def test_a_stream_that_was_left_does_not_look_whole() -> None:
@@ -232,7 +232,7 @@ async def test_an_upgrade_is_not_made_and_its_connection_ends() -> None:
         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
     )
     text = await answered(whole, asked)
-    assert text == f"{WHOLE_HEAD}Connection: close\r\nDate\r\nContent-Length: 5\r\n\r\nhello"
+    assert text == f"{WHOLE_HEAD}Connection: close\r\nContent-Length: 5\r\n\r\nhello"
 
 
 @pytest.mark.parametrize("sent", ["\x16\x03\x01 not HTTP\r\n\r\n", "GET / HTTP/9\r\n\r\n"])
