@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import uvloop
 from aiohttp import web
 
 from gateway.adapters.embedded import socket_dir
@@ -26,8 +27,10 @@ T = TypeVar("T")
 
 
 def run_loop(work: Coroutine[Any, Any, T]) -> T:
-    """Run `work` to its end on an event loop of its own. The one place that chooses the loop."""
-    return asyncio.run(work)
+    """Run `work` to its end on an event loop of its own. The one place that chooses the loop:
+    uvloop, which takes a fifth off a proxied call (decision 22)."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)
 
 
 def collect_seldom() -> None:
