@@ -143,13 +143,16 @@ class Admission:
     async def _identify(self, call: Call) -> _Entitled:
         """Who calls, under which terms. A refusal here never reaches the store, which would find
         out that what is remembered is old; so the ledger is asked once more before one."""
-        identity = await self._stores.identities.of(call.key_digest)
+        identities = self._stores.identities
+        identity = identities.remembered(call.key_digest)
+        if identity is None:
+            identity = await identities.again(call.key_digest)
         try:
             return self._allowed(identity, call.request.model)
         except Refused:
             if self._terms.models.find(call.request.model) is None:
                 raise  # no entitlement could change that
-            identity = await self._stores.identities.again(call.key_digest)
+            identity = await identities.again(call.key_digest)
             return self._allowed(identity, call.request.model)
 
     def _has_plenty(self, payer: str, tier: Tier, tokens_max: int) -> bool:

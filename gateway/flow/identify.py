@@ -32,13 +32,16 @@ class Identities:
             raise _unknown()
         return key_digest(key, self._pepper)
 
-    async def of(self, digest: bytes) -> Identity:
-        """The key's user; Refused when it has none, or when the ledger cannot be asked."""
+    def remembered(self, digest: bytes) -> Identity | None:
+        """The key's user, if it called before."""
         known = self._known.get(digest)
         if known is not None:
             self._known.move_to_end(digest)
-            return known
-        return await self.again(digest)
+        return known
+
+    async def of(self, digest: bytes) -> Identity:
+        """The key's user; Refused when it has none, or when the ledger cannot be asked."""
+        return self.remembered(digest) or await self.again(digest)
 
     async def again(self, digest: bytes) -> Identity:
         """The same, read anew: what is remembered may be old. It stays while nobody can say so."""

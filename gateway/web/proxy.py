@@ -136,7 +136,8 @@ class Proxy:
         self, route: Route, request: web.BaseRequest, rid: str, received_s: float
     ) -> Response:
         key_digest = self._identities.digest(bearer_key(request))
-        await self._identities.of(key_digest)  # nobody's body is read before its sender is known
+        if self._identities.remembered(key_digest) is None:
+            await self._identities.again(key_digest)  # no body is read before its sender is known
         body = await read_body(request, self._settings.body_bytes_max)
         call = Call(
             rid=rid,
