@@ -75,11 +75,16 @@ class Connection(asyncio.Protocol):
         """Write a request and wait for the head of its answer."""
         self._answer = answer = Answer(self, self._loop)
         self._heard_turn = self._wheel.turn
-        if len(body) <= PIECE_BYTES:
-            self._transport.write(head + body)
-        else:
-            await self._write_pieces(answer, head, memoryview(body))
-        await answer.headed()
+        try:
+            if len(body) <= PIECE_BYTES:
+                self._transport.write(head + body)
+            else:
+                await self._write_pieces(answer, head, memoryview(body))
+            while not answer.has_head:
+                await answer.news()
+        except asyncio.CancelledError:
+            answer.drop()
+            raise
         return answer
 
     async def _write_pieces(self, answer: Answer, head: bytes, body: memoryview) -> None:
@@ -148,19 +153,20 @@ class Connection(asyncio.Protocol):
             return
         self._heard_turn = self._wheel.turn
         try:
-            is_complete = answer.put(data)
+            answer.put(data)
         except UpstreamBroke as trouble:
             self._home.refuse(trouble)
             self.break_off(trouble)
             return
-        if is_complete:
+        if answer.is_complete:
             self._release(answer)
 
     def _release(self, answer: Answer) -> None:
         self._answer = None
         is_written = self._is_whole and not self._transport.get_write_buffer_size()
-        if answer.is_reusable and is_written and not self._transport.is_closing():
-            self.resume()
+        if answer.is_reusable and is_written:
+            if self._is_paused:
+                self.resume()
             self._home.keep(self)
         else:
             self.drop()
