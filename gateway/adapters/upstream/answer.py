@@ -16,6 +16,7 @@ from gateway.ports.upstream import UpstreamBroke, UpstreamSilent
 
 # Beyond this reading pauses, until all of it was taken. One read brings up to 256 KiB more.
 BUFFER_BYTES_MAX = 256 * 2**10
+_TOO_LARGE = f"the answer is larger than {BODY_BYTES_MAX} bytes"
 
 
 class Line(Protocol):
@@ -53,9 +54,10 @@ class Answer(ResponseReader):
     async def read(self) -> bytes:
         if not self.is_complete:
             await self._read_on()
-        if self._size > BODY_BYTES_MAX:
-            self._check_size()
-        return self._take()
+        data = self._take()
+        if len(data) > BODY_BYTES_MAX:
+            raise UpstreamBroke(_TOO_LARGE)
+        return data
 
     async def _read_on(self) -> None:
         """Wait for the whole body, however much it is within BODY_BYTES_MAX."""
@@ -65,16 +67,12 @@ class Answer(ResponseReader):
         try:
             while not self.is_complete:
                 await self.news()
-                if self._size > BODY_BYTES_MAX:
-                    self._check_size()
+                if self._size > BODY_BYTES_MAX and sum(map(len, self.parts)) > BODY_BYTES_MAX:
+                    self.drop()
+                    raise UpstreamBroke(_TOO_LARGE)
         except asyncio.CancelledError:
             self.drop()
             raise
-
-    def _check_size(self) -> None:
-        if sum(map(len, self.parts)) > BODY_BYTES_MAX:
-            self.drop()
-            raise UpstreamBroke(f"the answer is larger than {BODY_BYTES_MAX} bytes")
 
     def chunks(self) -> Answer:
         return self
@@ -112,9 +110,8 @@ class Answer(ResponseReader):
             line.drop()
 
     def _take(self) -> bytes:
-        parts = self.parts
-        data = b"".join(parts)  # of a single one that is the part itself
-        parts.clear()
+        data = b"".join(self.parts)  # of a single one that is the part itself
+        self.parts.clear()
         if self._size > BUFFER_BYTES_MAX and self._line is not None:
             self._line.resume()
         self._size = 0
@@ -125,14 +122,14 @@ class Answer(ResponseReader):
     def put(self, data: bytes) -> None:
         """Take what arrived. UpstreamBroke: drop the connection."""
         self.feed(data)
-        self._size += len(data)
         if self.is_complete:
             self._line = None
-        elif self._size > BUFFER_BYTES_MAX and not self._is_wanted_whole:
-            assert self._line is not None
-            self._line.pause()
-        if self._waiter is not None:
-            self.wake()
+        else:
+            self._size += len(data)
+            if self._size > BUFFER_BYTES_MAX and not self._is_wanted_whole:
+                assert self._line is not None
+                self._line.pause()
+        self.wake()
 
     def end(self, *, in_order: bool) -> None:
         """The server ended the connection. UpstreamBroke when the answer has not come whole."""
@@ -148,6 +145,6 @@ class Answer(ResponseReader):
 
     def wake(self) -> None:
         """Let the caller look again."""
-        waiter, self._waiter = self._waiter, None
+        waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)

@@ -31,6 +31,8 @@ _find_headers = re.compile(
 ).findall
 # Of these, two of a kind would be a matter of taste; of Content-Length llhttp refuses a second.
 _SINGLE = ("transfer-encoding", "content-encoding")
+# What never has a body, whatever its head says; and is never an answer to what is asked here.
+_BODILESS = (204, 304)
 
 
 class ResponseReader:
@@ -54,18 +56,18 @@ class ResponseReader:
         "parts",
     )
     head: UpstreamHead
+    is_reusable: bool
     _left: int | None  # bytes; None is a body that ends with the connection
+    _framing_bytes: int
 
     def __init__(self) -> None:
         self.has_head = False
         self.parts: list[bytes] = []
         self.on_body = self.parts.append  # the parser calls it, with no function between
         self.is_complete = False
-        self.is_reusable = False
         self._partial: bytearray | None = None
         self._interims = 0
         self._parser: HttpResponseParser | None = None  # while it is needed: it points back here
-        self._framing_bytes = 0
 
     def feed(self, data: bytes) -> None:
         """Take what arrived."""
@@ -91,19 +93,16 @@ class ResponseReader:
                 self._keep_partial(partial)
                 return
             data, self._partial = bytes(partial), None
-        while (end := data.find(_HEAD_END)) >= 0:
-            end += len(_HEAD_END)
-            head, data = data[:end], data[end:]
-            self._read_head(head)
-            if self.has_head:
-                if not self.is_complete:
-                    if data:
-                        self.feed(data)
-                elif data:  # nobody asked for more
-                    self.is_reusable = False
-                return
-        if data:
+        head, end, rest = data.partition(_HEAD_END)
+        if not end:
             self._keep_partial(bytearray(data))
+            return
+        self._read_head(head)
+        if rest:
+            if self.is_complete:  # nobody asked for more
+                self.is_reusable = False
+            else:
+                self.feed(rest)
 
     def _keep_partial(self, partial: bytearray) -> None:
         if len(partial) > HEAD_BYTES_MAX:
@@ -113,24 +112,25 @@ class ResponseReader:
         self._partial = partial
 
     def _read_head(self, head: bytes) -> None:
-        """Take a whole head: the answer's own, or an interim one (1xx), which is passed over."""
+        """Take a whole head, without its end: the answer's, or an interim one (1xx), to be passed
+        over."""
         if len(head) > HEAD_BYTES_MAX:
             raise UpstreamBroke(f"the answer's head is larger than {HEAD_BYTES_MAX} bytes")
         if not head.startswith(_BEGINNING) or b"\0" in head:
             raise UpstreamBroke("the answer is not HTTP/1")
-        if head.count(b"\n") > HEADERS_MAX + 2:  # the first line and the empty one
+        if head.count(b"\n") > HEADERS_MAX:
             raise UpstreamBroke(f"the answer's head has more than {HEADERS_MAX} headers")
         self._parser = parser = HttpResponseParser(self)
         try:
-            parser.feed_data(head)
+            parser.feed_data(head + _HEAD_END)
         except HttpParserUpgrade:
             raise UpstreamBroke("the answer would change the protocol") from None
         except HttpParserError as error:
             raise UpstreamBroke(f"the answer is not HTTP/1: {error}") from None
         found = _find_headers(head.decode("latin-1"))
         headers: dict[str, str] = {}
-        for name, value in found:
-            headers.setdefault(name.lower(), value)
+        for name, value in reversed(found):  # the first of a name counts
+            headers[name.lower()] = value
         if len(headers) < len(found):
             _refuse_doubles([name.lower() for name, _ in found])
         status = parser.get_status_code()
@@ -138,7 +138,7 @@ class ResponseReader:
             self._skip_interim(status, headers)
         else:
             self.head = head_of(status, headers)
-            self._frame(headers, head)
+            self._frame(status, headers, head)
             self.has_head = True
 
     def _skip_interim(self, status: int, headers: dict[str, str]) -> None:
@@ -149,30 +149,31 @@ class ResponseReader:
         if status == 101 or has_body or self._interims > INTERIM_MAX:
             raise UpstreamBroke(f"an answer of status {status} was not to be expected")
 
-    def _frame(self, headers: dict[str, str], head: bytes) -> None:
+    def _frame(self, status: int, headers: dict[str, str], head: bytes) -> None:
         """How long the body is (RFC 9112, 6.3). llhttp has refused two lengths and bad ones."""
-        self._left = 0
-        if self.head.status in (204, 304):  # never a body, nor an answer to what is asked here
-            self.is_reusable = False
-        elif "transfer-encoding" in headers:
+        if "transfer-encoding" in headers and status not in _BODILESS:
             if headers["transfer-encoding"].lower() != "chunked":
                 raise UpstreamBroke("the answer's Transfer-Encoding is not 'chunked'")
             if head.startswith(b"HTTP/1.0"):
                 self.is_reusable = False
+            self._left = self._framing_bytes = 0
             return
+        self._parser = None
+        if status in _BODILESS:
+            self.is_reusable = False
+            self._left = 0
         else:
             self._left = int(headers["content-length"]) if "content-length" in headers else None
-        self._parser = None
         self.is_complete = self._left == 0
 
     def _feed_plain(self, data: bytes) -> None:
         self.parts.append(data)
         if self._left is not None:
-            self._left -= len(data)
-            if self._left <= 0:
+            self._left = left = self._left - len(data)
+            if left <= 0:
                 self.is_complete = True
-                if self._left < 0:  # nobody asked for more
-                    self.parts[-1] = data[: self._left]
+                if left < 0:  # nobody asked for more
+                    self.parts[-1] = data[:left]
                     self.is_reusable = False
 
     def _feed_chunked(self, parser: HttpResponseParser, data: bytes) -> None:

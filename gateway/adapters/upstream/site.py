@@ -11,7 +11,8 @@ import ssl
 
 from yarl import URL
 
-from gateway.adapters.upstream.connection import Connection
+from gateway.adapters.upstream.answer import Answer
+from gateway.adapters.upstream.connection import PIECE_BYTES, Connection
 from gateway.adapters.upstream.dialing import Dialer
 from gateway.adapters.upstream.origin import RID_HEADER, Origin, log_refused
 from gateway.adapters.upstream.wheel import Wheel
@@ -36,6 +37,21 @@ class Site:
         fixed = f"Host: {url.host_port_subcomponent}\r\n{_lines(origin.fixed_headers())}"
         self._begin = f"POST {url.raw_path.rstrip('/')}"
         self._fixed = f" HTTP/1.1\r\n{fixed}{RID_HEADER}: "
+
+    async def send(self, call: UpstreamCall) -> Answer:
+        """See the port."""
+        head, body = self.request_head(call), call.body
+        connection = self.take() or await self.connect()
+        answer = connection.ask(head, body)
+        try:
+            if len(body) > PIECE_BYTES:
+                await connection.write_pieces(answer, memoryview(body))
+            while not answer.has_head:
+                await answer.news()
+        except asyncio.CancelledError:
+            answer.drop()
+            raise
+        return answer
 
     def request_head(self, call: UpstreamCall) -> bytes:
         """The head of a request, to its empty line."""
