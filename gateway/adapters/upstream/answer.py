@@ -12,10 +12,11 @@ from typing import Protocol
 
 from gateway.adapters.upstream.origin import BODY_BYTES_MAX
 from gateway.adapters.upstream.reader import ResponseReader
-from gateway.ports.upstream import UpstreamBroke, UpstreamHead, UpstreamSilent
+from gateway.ports.upstream import UpstreamBroke, UpstreamSilent
 
 # Beyond this reading pauses, until all of it was taken. One read brings up to 256 KiB more.
 BUFFER_BYTES_MAX = 256 * 2**10
+_TOO_LARGE = f"the answer is larger than {BODY_BYTES_MAX} bytes"
 
 
 class Line(Protocol):
@@ -34,13 +35,13 @@ class Line(Protocol):
         ...
 
 
-class Answer:
+class Answer(ResponseReader):
     """Made before its head has come; `send` hands it out afterwards. It is its own `chunks()`."""
 
-    __slots__ = ("_is_wanted_whole", "_line", "_loop", "_reader", "_size", "_trouble", "_waiter")
+    __slots__ = ("_is_wanted_whole", "_line", "_loop", "_size", "_trouble", "_waiter")
 
     def __init__(self, line: Line, loop: asyncio.AbstractEventLoop) -> None:
-        self._reader = ResponseReader()
+        ResponseReader.__init__(self)
         self._line: Line | None = line
         self._loop = loop
         self._waiter: asyncio.Future[None] | None = None
@@ -50,27 +51,28 @@ class Answer:
 
     # --- the caller's side ---------------------------------------------------------------------
 
-    @property
-    def head(self) -> UpstreamHead:
-        assert self._reader.head is not None
-        return self._reader.head
-
-    async def headed(self) -> None:
-        """Wait for the head."""
-        while self._reader.head is None:
-            await self.news()
-
     async def read(self) -> bytes:
+        if not self.is_complete:
+            await self._read_on()
+        data = self._take()
+        if len(data) > BODY_BYTES_MAX:
+            raise UpstreamBroke(_TOO_LARGE)
+        return data
+
+    async def _read_on(self) -> None:
+        """Wait for the whole body, however much it is within BODY_BYTES_MAX."""
         self._is_wanted_whole = True
         if self._line is not None:
             self._line.resume()
-        while True:
-            if self._size > BODY_BYTES_MAX and sum(map(len, self._reader.parts)) > BODY_BYTES_MAX:
-                self.drop()
-                raise UpstreamBroke(f"the answer is larger than {BODY_BYTES_MAX} bytes")
-            if self._reader.is_complete:
-                return self._take()
-            await self.news()
+        try:
+            while not self.is_complete:
+                await self.news()
+                if self._size > BODY_BYTES_MAX and sum(map(len, self.parts)) > BODY_BYTES_MAX:
+                    self.drop()
+                    raise UpstreamBroke(_TOO_LARGE)
+        except asyncio.CancelledError:
+            self.drop()
+            raise
 
     def chunks(self) -> Answer:
         return self
@@ -79,25 +81,26 @@ class Answer:
         return self
 
     async def __anext__(self) -> bytes:
-        while not self._reader.parts:
-            if self._reader.is_complete:
-                raise StopAsyncIteration
-            await self.news()
-        return self._take()
-
-    async def close(self) -> None:
-        self.drop()
-
-    async def news(self) -> None:
-        """Wait until something has come or was written. Raises what ended the connection."""
-        if self._trouble is not None:
-            raise self._trouble from None
-        self._waiter = waiter = self._loop.create_future()
         try:
-            await waiter
+            while not self.parts:
+                if self.is_complete:
+                    raise StopAsyncIteration
+                await self.news()
         except asyncio.CancelledError:
             self.drop()
             raise
+        return self._take()
+
+    async def close(self) -> None:
+        if self._line is not None:
+            self.drop()
+
+    def news(self) -> asyncio.Future[None]:
+        """To wait until something has come or was written. Raises what ended the connection."""
+        if self._trouble is not None:
+            raise self._trouble from None
+        self._waiter = waiter = self._loop.create_future()
+        return waiter
 
     def drop(self) -> None:
         """Close the connection, unless the answer has come whole."""
@@ -107,41 +110,30 @@ class Answer:
             line.drop()
 
     def _take(self) -> bytes:
-        parts = self._reader.parts
-        data = parts[0] if len(parts) == 1 else b"".join(parts)
-        parts.clear()
-        self._size = 0
-        if self._line is not None:
+        data = b"".join(self.parts)  # of a single one that is the part itself
+        self.parts.clear()
+        if self._size > BUFFER_BYTES_MAX and self._line is not None:
             self._line.resume()
+        self._size = 0
         return data
 
     # --- the connection's side -----------------------------------------------------------------
 
-    @property
-    def has_head(self) -> bool:
-        return self._reader.head is not None
-
-    @property
-    def is_reusable(self) -> bool:
-        """Of the connection, once `put` said that the answer is complete."""
-        return self._reader.is_reusable
-
-    def put(self, data: bytes) -> bool:
-        """Take what arrived. True at the end of the answer; UpstreamBroke: drop the connection."""
-        reader = self._reader
-        reader.feed(data)
-        self._size += len(data)
-        if reader.is_complete:
+    def put(self, data: bytes) -> None:
+        """Take what arrived. UpstreamBroke: drop the connection."""
+        self.feed(data)
+        if self.is_complete:
             self._line = None
-        elif self._size > BUFFER_BYTES_MAX and not self._is_wanted_whole:
-            assert self._line is not None
-            self._line.pause()
+        else:
+            self._size += len(data)
+            if self._size > BUFFER_BYTES_MAX and not self._is_wanted_whole:
+                assert self._line is not None
+                self._line.pause()
         self.wake()
-        return reader.is_complete
 
     def end(self, *, in_order: bool) -> None:
         """The server ended the connection. UpstreamBroke when the answer has not come whole."""
-        self._reader.end(in_order=in_order)
+        super().end(in_order=in_order)
         self._line = None
         self.wake()
 
@@ -153,6 +145,6 @@ class Answer:
 
     def wake(self) -> None:
         """Let the caller look again."""
-        waiter, self._waiter = self._waiter, None
+        waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)

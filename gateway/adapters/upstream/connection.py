@@ -71,22 +71,20 @@ class Connection(asyncio.Protocol):
         poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
         return not poll.poll(0)
 
-    async def ask(self, head: bytes, body: bytes) -> Answer:
-        """Write a request and wait for the head of its answer."""
+    def ask(self, head: bytes, body: bytes) -> Answer:
+        """Write a request. A body larger than PIECE_BYTES is left to `write_pieces`."""
         self._answer = answer = Answer(self, self._loop)
         self._heard_turn = self._wheel.turn
         if len(body) <= PIECE_BYTES:
             self._transport.write(head + body)
         else:
-            await self._write_pieces(answer, head, memoryview(body))
-        await answer.headed()
+            self._is_whole = False
+            self._transport.write(head)
         return answer
 
-    async def _write_pieces(self, answer: Answer, head: bytes, body: memoryview) -> None:
+    async def write_pieces(self, answer: Answer, body: memoryview) -> None:
         """Write as the server reads. One that refuses meanwhile is told no more; one that answers
         while it reads has the rest left to the transport."""
-        self._is_whole = False
-        self._transport.write(head)
         for start in range(0, len(body), PIECE_BYTES):
             while self._is_full and not answer.has_head:
                 await answer.news()
@@ -148,19 +146,20 @@ class Connection(asyncio.Protocol):
             return
         self._heard_turn = self._wheel.turn
         try:
-            is_complete = answer.put(data)
+            answer.put(data)
         except UpstreamBroke as trouble:
             self._home.refuse(trouble)
             self.break_off(trouble)
             return
-        if is_complete:
+        if answer.is_complete:
             self._release(answer)
 
     def _release(self, answer: Answer) -> None:
         self._answer = None
         is_written = self._is_whole and not self._transport.get_write_buffer_size()
-        if answer.is_reusable and is_written and not self._transport.is_closing():
-            self.resume()
+        if is_written and answer.is_reusable:
+            if self._is_paused:
+                self.resume()
             self._home.keep(self)
         else:
             self.drop()

@@ -7,7 +7,8 @@ may wait, and how many may be open. Nothing of the environment is read but what 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
+from typing import Any
 
 from gateway.adapters.upstream.answer import Answer
 from gateway.adapters.upstream.dialing import verified_tls
@@ -29,10 +30,9 @@ class DirectUpstream:
         }
         self.wheel.start()
 
-    async def send(self, call: UpstreamCall) -> Answer:
-        site = self._sites[call.upstream]
-        connection = site.take() or await site.connect()
-        return await connection.ask(site.request_head(call), call.body)
+    def send(self, call: UpstreamCall) -> Coroutine[Any, Any, Answer]:
+        """See the port."""
+        return self._sites[call.upstream].send(call)
 
     async def close(self) -> None:
         """Close all connections, those in use too."""

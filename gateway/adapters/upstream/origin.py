@@ -31,6 +31,9 @@ _RELAYED = ("openai-processing-ms", "openai-version")
 READ_HEADERS = frozenset(
     ("content-type", "content-encoding", "retry-after", "x-request-id", *_RELAYED)
 )
+# OpenAI keeps a caller's id beside its own: https://platform.openai.com/docs/api-reference
+# (debugging requests); it is the id of our ledger row.
+RID_HEADER = "X-Client-Request-Id"
 _VALUE_CHARACTERS_MAX = 200
 _log = logging.getLogger("gateway.upstream")
 
@@ -68,16 +71,13 @@ class Origin:
             headers["api-key"] = self.api_key
         return headers
 
-    def own_headers(self, call: UpstreamCall) -> dict[str, str]:
-        """The headers of one call. UpstreamUnreachable for one that cannot be written."""
-        # OpenAI keeps a caller's id beside its own: https://platform.openai.com/docs/api-reference
-        # (debugging requests); it is the id of our ledger row.
-        headers = {"X-Client-Request-Id": call.rid}
-        if self.user_header:
-            if not call.user_id.isprintable():  # a line break in it would begin another header
-                raise UpstreamUnreachable("the user's id cannot stand in a header")
-            headers[self.user_header] = call.user_id
-        return headers
+    def user_headers(self, call: UpstreamCall) -> dict[str, str]:
+        """Who calls, if it is to be told. UpstreamUnreachable for what cannot be written."""
+        if not self.user_header:
+            return {}
+        if not call.user_id.isprintable():  # a line break in it would begin another header
+            raise UpstreamUnreachable("the user's id cannot stand in a header")
+        return {self.user_header: call.user_id}
 
 
 def head_of(status: int, headers: Mapping[str, str]) -> UpstreamHead:
@@ -88,14 +88,18 @@ def head_of(status: int, headers: Mapping[str, str]) -> UpstreamHead:
     """
     if not 200 <= status <= 599:
         raise UpstreamBroke(f"the answer's status is {status}")
-    if headers.get("content-encoding", "identity").lower() != "identity":
+    if "content-encoding" in headers and headers["content-encoding"].lower() != "identity":
         raise UpstreamBroke("the answer is compressed, although it was asked for as it is")
+    said = "".join(headers.values())
+    if not _is_plain(said):  # so all of them together are, nearly always
+        headers = {name: value for name, value in headers.items() if _is_plain(value)}
+    get = headers.get
     return UpstreamHead(
-        status=status,
-        content_type=_plain(headers.get("content-type")) or "application/json",
-        retry_after=_plain(headers.get("retry-after")),
-        upstream_id=_plain(headers.get("x-request-id")),
-        relayed=tuple([(name, value) for name in _RELAYED if (value := _plain(headers.get(name)))]),
+        status,
+        get("content-type") or "application/json",
+        get("retry-after") or None,
+        get("x-request-id") or None,
+        tuple([(name, value) for name in _RELAYED if (value := get(name))]),
     )
 
 
@@ -104,8 +108,6 @@ def log_refused(upstream: str, trouble: UpstreamBroke) -> None:
     _log.warning("upstream %s sent what is refused: %s", upstream, trouble)
 
 
-def _plain(value: str | None) -> str | None:
-    """A header as it may be stored and relayed: short, printable, or not at all."""
-    if not value or len(value) > _VALUE_CHARACTERS_MAX:
-        return None
-    return value if value.isascii() and value.isprintable() else None
+def _is_plain(value: str) -> bool:
+    """Whether a header may be stored and relayed: a short and printable one."""
+    return len(value) <= _VALUE_CHARACTERS_MAX and value.isascii() and value.isprintable()

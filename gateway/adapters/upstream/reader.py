@@ -8,7 +8,7 @@ answer, only the connection. It knows no socket and no time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
@@ -23,16 +23,23 @@ INTERIM_MAX = 8
 FRAMING_BYTES_MAX = 64 * 2**10
 _HEAD_END = b"\r\n\r\n"
 _BEGINNING = b"HTTP/1."
-_NAMES = {name.encode(): name for name in (*READ_HEADERS, "content-length", "transfer-encoding")}
+# The headers that are read, with their values. Of a head that llhttp has let pass: each header is
+# on a line of its own there, and no name is followed by a space.
+_NAMES = "|".join(sorted({*READ_HEADERS, "content-length", "transfer-encoding"}))
+_find_headers = re.compile(
+    rf"\n({_NAMES}):[ \t]*([^\r]*[^\r \t]|)", re.ASCII | re.IGNORECASE
+).findall
 # Of these, two of a kind would be a matter of taste; of Content-Length llhttp refuses a second.
 _SINGLE = ("transfer-encoding", "content-encoding")
+# What never has a body, whatever its head says; and is never an answer to what is asked here.
+_BODILESS = (204, 304)
 
 
 class ResponseReader:
     """Feed it what arrives, in pieces of any size. UpstreamBroke means: close the connection.
 
-    `head` is None until it has come whole. `parts` are what has come of the body; whoever takes
-    them empties the list in place. `is_reusable` is the connection's, once `is_complete` is true.
+    `head` is there from `has_head` on. `parts` are what has come of the body; whoever takes them
+    empties the list in place. `is_reusable` is the connection's, once `is_complete` is true.
     """
 
     __slots__ = (
@@ -41,66 +48,61 @@ class ResponseReader:
         "_left",
         "_parser",
         "_partial",
+        "has_head",
         "head",
         "is_complete",
         "is_reusable",
         "on_body",
-        "on_header",
         "parts",
     )
+    head: UpstreamHead
+    is_reusable: bool
+    _left: int | None  # bytes; None is a body that ends with the connection
+    _framing_bytes: int
 
     def __init__(self) -> None:
-        self.head: UpstreamHead | None = None
+        self.has_head = False
         self.parts: list[bytes] = []
+        self.on_body = self.parts.append  # the parser calls it, with no function between
         self.is_complete = False
-        self.is_reusable = False
         self._partial: bytearray | None = None
         self._interims = 0
         self._parser: HttpResponseParser | None = None  # while it is needed: it points back here
-        self._left: int | None = 0  # bytes; None is a body that ends with the connection
-        self._framing_bytes = 0
-        # The parser calls these two straight, with no function of ours between.
-        self.on_body = self.parts.append
-        self.on_header: Callable[[bytes, bytes], bytes] | None = None
 
     def feed(self, data: bytes) -> None:
         """Take what arrived."""
-        if self.head is None:
-            rest = self._feed_head(data)
-            if rest is None:
-                return
-            data = rest
         if self._parser is not None:
             self._feed_chunked(self._parser, data)
-        else:
+        elif self.has_head:
             self._feed_plain(data)
+        else:
+            self._feed_head(data)
 
     def end(self, *, in_order: bool) -> None:
         """The connection ended. Only a body without a length may end so, and only in order."""
-        if self.head is None or self._left is not None or not in_order:
+        if not self.has_head or self._left is not None or not in_order:
             raise UpstreamBroke("the connection ended before the answer did")
         self.is_complete = True
 
-    def _feed_head(self, data: bytes) -> bytes | None:
-        """What stands behind the head, or None while it is not whole."""
-        while data:
-            partial = self._partial
-            if partial is None:
-                end = data.find(_HEAD_END)
+    def _feed_head(self, data: bytes) -> None:
+        partial = self._partial
+        if partial is not None:
+            seen = max(0, len(partial) - len(_HEAD_END) + 1)
+            partial += data
+            if partial.find(_HEAD_END, seen) < 0:
+                self._keep_partial(partial)
+                return
+            data, self._partial = bytes(partial), None
+        head, end, rest = data.partition(_HEAD_END)
+        if not end:
+            self._keep_partial(bytearray(data))
+            return
+        self._read_head(head)
+        if rest:
+            if self.is_complete:  # nobody asked for more
+                self.is_reusable = False
             else:
-                seen = max(0, len(partial) - len(_HEAD_END) + 1)
-                partial += data
-                end = partial.find(_HEAD_END, seen)
-            if end < 0:
-                self._keep_partial(bytearray(data) if partial is None else partial)
-                return None
-            if partial is not None:
-                data, self._partial = bytes(partial), None
-            end += len(_HEAD_END)
-            is_final, data = self._read_head(data[:end]), data[end:]
-            if is_final:
-                return data
-        return None
+                self.feed(rest)
 
     def _keep_partial(self, partial: bytearray) -> None:
         if len(partial) > HEAD_BYTES_MAX:
@@ -109,39 +111,35 @@ class ResponseReader:
             raise UpstreamBroke("the answer is not HTTP/1")
         self._partial = partial
 
-    def _read_head(self, head: bytes) -> bool:
-        """Take a whole head. False for an interim one (1xx): the answer's own is still to come."""
+    def _read_head(self, head: bytes) -> None:
+        """Take a whole head, without its end: the answer's, or an interim one (1xx), to be passed
+        over."""
         if len(head) > HEAD_BYTES_MAX:
             raise UpstreamBroke(f"the answer's head is larger than {HEAD_BYTES_MAX} bytes")
         if not head.startswith(_BEGINNING) or b"\0" in head:
             raise UpstreamBroke("the answer is not HTTP/1")
-        raw: dict[bytes, bytes] = {}
-        self.on_header = raw.setdefault
+        if head.count(b"\n") > HEADERS_MAX:
+            raise UpstreamBroke(f"the answer's head has more than {HEADERS_MAX} headers")
         self._parser = parser = HttpResponseParser(self)
         try:
-            parser.feed_data(head)
+            parser.feed_data(head + _HEAD_END)
         except HttpParserUpgrade:
             raise UpstreamBroke("the answer would change the protocol") from None
         except HttpParserError as error:
             raise UpstreamBroke(f"the answer is not HTTP/1: {error}") from None
-        if len(raw) > HEADERS_MAX:
-            raise UpstreamBroke(f"the answer's head has more than {HEADERS_MAX} headers")
-        headers = {
-            known: value.strip().decode("latin-1")
-            for name, value in raw.items()
-            if (known := _NAMES.get(name.lower())) is not None
-        }
-        for name in _SINGLE:
-            if name in headers and head.lower().count(b"\r\n" + name.encode() + b":") > 1:
-                raise UpstreamBroke(f"the answer has more than one {name}")
+        found = _find_headers(head.decode("latin-1"))
+        headers: dict[str, str] = {}
+        for name, value in reversed(found):  # the first of a name counts
+            headers[name.lower()] = value
+        if len(headers) < len(found):
+            _refuse_doubles([name.lower() for name, _ in found])
         status = parser.get_status_code()
         if 100 <= status < 200:
             self._skip_interim(status, headers)
-            return False
-        kept = head_of(status, headers)
-        self._frame(status, headers, head)
-        self.head = kept
-        return True
+        else:
+            self.head = head_of(status, headers)
+            self._frame(status, headers, head)
+            self.has_head = True
 
     def _skip_interim(self, status: int, headers: dict[str, str]) -> None:
         """RFC 9110, 15.2: none of these has a body; 101 answers a wish that we never had."""
@@ -153,32 +151,33 @@ class ResponseReader:
 
     def _frame(self, status: int, headers: dict[str, str], head: bytes) -> None:
         """How long the body is (RFC 9112, 6.3). llhttp has refused two lengths and bad ones."""
-        coding = headers.get("transfer-encoding")
-        length = headers.get("content-length")
-        if status in (204, 304):  # never has a body; and never an answer to what is asked here
-            self.is_reusable = False
-        elif coding is not None:
-            if coding.lower() != "chunked":
+        if "transfer-encoding" in headers and status not in _BODILESS:
+            if headers["transfer-encoding"].lower() != "chunked":
                 raise UpstreamBroke("the answer's Transfer-Encoding is not 'chunked'")
             if head.startswith(b"HTTP/1.0"):
                 self.is_reusable = False
+            self._left = self._framing_bytes = 0
             return
-        else:
-            self._left = int(length) if length is not None else None
         self._parser = None
+        if status in _BODILESS:
+            self.is_reusable = False
+            self._left = 0
+        else:
+            self._left = int(headers["content-length"]) if "content-length" in headers else None
+        self.is_complete = self._left == 0
 
     def _feed_plain(self, data: bytes) -> None:
+        self.parts.append(data)
         if self._left is not None:
-            self._left -= len(data)
-            if self._left < 0:  # nobody asked for more
-                data = data[: self._left]
-                self.is_reusable = False
-            self.is_complete = self._left <= 0
-        if data:
-            self.parts.append(data)
+            self._left = left = self._left - len(data)
+            if left <= 0:
+                self.is_complete = True
+                if left < 0:  # nobody asked for more
+                    self.parts[-1] = data[:left]
+                    self.is_reusable = False
 
     def _feed_chunked(self, parser: HttpResponseParser, data: bytes) -> None:
-        count = len(self.parts)
+        parts_before = len(self.parts)
         try:
             parser.feed_data(data)
         except HttpParserError as error:
@@ -191,7 +190,7 @@ class ResponseReader:
             # line too; one more is seen by what stands before it, if that came along.
             if data not in (b"\n", b"\r\n") and data[-5:-4] in (b"", b"\r", b"\n"):
                 self.is_reusable = False
-        elif len(self.parts) == count:
+        elif len(self.parts) == parts_before:
             self._framing_bytes += len(data)
             if self._framing_bytes > FRAMING_BYTES_MAX:
                 raise UpstreamBroke("the answer goes on without a body")
@@ -207,5 +206,11 @@ class ResponseReader:
         self.is_reusable = self._parser.should_keep_alive()
 
     def on_message_complete(self) -> None:
-        if self.head is not None:
+        if self.has_head:
             self.is_complete = True
+
+
+def _refuse_doubles(names: list[str]) -> None:
+    for name in _SINGLE:
+        if names.count(name) > 1:
+            raise UpstreamBroke(f"the answer has more than one {name}")

@@ -15,6 +15,7 @@ from gateway.adapters.upstream.origin import (
     BODY_BYTES_MAX,
     KEEP_S,
     READ_HEADERS,
+    RID_HEADER,
     Origin,
     head_of,
     log_refused,
@@ -59,7 +60,11 @@ class SessionUpstream:
             response = await self._session.post(
                 URL(origin.base_url + origin.target(call), encoded=True),
                 data=call.body,
-                headers=origin.fixed_headers() | origin.own_headers(call),
+                headers={
+                    **origin.fixed_headers(),
+                    RID_HEADER: call.rid,
+                    **origin.user_headers(call),
+                },
                 allow_redirects=False,
                 proxy=self._proxies.get(call.upstream),
                 timeout=aiohttp.ClientTimeout(

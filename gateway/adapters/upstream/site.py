@@ -11,9 +11,10 @@ import ssl
 
 from yarl import URL
 
-from gateway.adapters.upstream.connection import Connection
+from gateway.adapters.upstream.answer import Answer
+from gateway.adapters.upstream.connection import PIECE_BYTES, Connection
 from gateway.adapters.upstream.dialing import Dialer
-from gateway.adapters.upstream.origin import Origin, log_refused
+from gateway.adapters.upstream.origin import RID_HEADER, Origin, log_refused
 from gateway.adapters.upstream.wheel import Wheel
 from gateway.ports.upstream import UpstreamBroke, UpstreamCall, UpstreamUnreachable
 
@@ -33,17 +34,32 @@ class Site:
         self._wheel = wheel
         self._dialer = Dialer(url, tls if url.scheme == "https" else None)
         self._idle: dict[Connection, None] = {}  # in the order in which they came back
-        lines = [f"Host: {url.host_port_subcomponent}"]
-        lines += [f"{name}: {value}" for name, value in origin.fixed_headers().items()]
-        self._base = url.raw_path.rstrip("/")
-        self._fixed = "".join(f"{line}\r\n" for line in lines)
+        fixed = f"Host: {url.host_port_subcomponent}\r\n{_lines(origin.fixed_headers())}"
+        self._begin = f"POST {url.raw_path.rstrip('/')}"
+        self._fixed = f" HTTP/1.1\r\n{fixed}{RID_HEADER}: "
+
+    async def send(self, call: UpstreamCall) -> Answer:
+        """See the port."""
+        head, body = self.request_head(call), call.body
+        connection = self.take() or await self.connect()
+        answer = connection.ask(head, body)
+        try:
+            if len(body) > PIECE_BYTES:
+                await connection.write_pieces(answer, memoryview(body))
+            while not answer.has_head:
+                await answer.news()
+        except asyncio.CancelledError:
+            answer.drop()
+            raise
+        return answer
 
     def request_head(self, call: UpstreamCall) -> bytes:
         """The head of a request, to its empty line."""
-        lines = [f"{name}: {value}\r\n" for name, value in self._origin.own_headers(call).items()]
+        origin = self._origin
+        user = _lines(origin.user_headers(call)) if origin.user_header else ""
         return (
-            f"POST {self._base}{self._origin.target(call)} HTTP/1.1\r\n{self._fixed}"
-            f"{''.join(lines)}Content-Length: {len(call.body)}\r\n\r\n"
+            f"{self._begin}{origin.target(call)}{self._fixed}{call.rid}\r\n"
+            f"{user}Content-Length: {len(call.body)}\r\n\r\n"
         ).encode()
 
     def take(self) -> Connection | None:
@@ -83,3 +99,7 @@ class Site:
     def refuse(self, trouble: UpstreamBroke) -> None:
         """Say what was wrong: the caller learns only that there was no answer."""
         log_refused(self._name, trouble)
+
+
+def _lines(headers: dict[str, str]) -> str:
+    return "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
