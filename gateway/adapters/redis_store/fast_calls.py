@@ -9,8 +9,9 @@ serves all who wait, each within its own deadline.
 from __future__ import annotations
 
 import asyncio
-import time
+from asyncio import get_running_loop
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 from redis.asyncio.connection import ConnectionPool
@@ -39,14 +40,20 @@ class FastCalls:
         self._connecting: asyncio.Task[None] | None = None
         self._waiting = 0
 
-    async def run(self, script: Script, keys: Keys, args: Args, rid: str = "") -> list[Any]:
-        call = _call(packed_call(script, keys, args), script, rid)
+    async def run(
+        self,
+        script: Script,
+        keys: Keys,
+        args: Args,
+        rid: str = "",
+        read: Read[Any] | None = None,
+    ) -> Any:
+        call = _call(packed_call(script, keys, args), script, rid, read)
         line = self._line
         if line is None or not line.is_open:
             line = await self._connected(call)
         line.ask(call)
-        reply: list[Any] = await call.future
-        return reply
+        return await call.future
 
     async def send(
         self, script: Script, keys: Keys, args: Args, rid: str, read: Read[T]
@@ -55,9 +62,9 @@ class FastCalls:
         line = self._line
         if line is None or not line.is_open:
             line = await self._connected(call)
-        line.ask(call)
+        is_alone = line.ask(call)
         try:
-            if line.is_quiet:
+            if is_alone:  # nothing is there to share a write with
                 line.flush()
             else:
                 await asyncio.sleep(0)  # after the write of this turn, which has it
@@ -88,7 +95,7 @@ class FastCalls:
         if self._waiting >= CALLS_MAX:
             raise StoreUnavailable("too many calls are waiting for Redis")
         call.until_s = call.began_s + self._deadline_s
-        left_s = call.until_s - time.monotonic()
+        left_s = call.until_s - monotonic()
         self._waiting += 1
         try:
             with Translated(), Deadline(asyncio.get_running_loop().time() + left_s):
@@ -132,5 +139,5 @@ def _call(
     rid: str = "",
     read: Callable[[Any], Any] | None = None,
 ) -> Call:
-    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    return Call(future, request, script, rid.encode(), read, time.monotonic())
+    future: asyncio.Future[Any] = get_running_loop().create_future()
+    return Call(future, request, script, rid.encode(), read, monotonic())

@@ -27,12 +27,15 @@ def packed(*parts: str | bytes | int) -> bytes:
 
 def packed_call(script: Script, keys: Keys, args: Args) -> bytes:
     """A script's request. What a payer's calls have in common is packed once."""
-    request = packed(*args) if args else b"*0\r\n"
-    return _head(script.sha, tuple(keys), len(args)) + request[request.index(b"\n") + 1 :]
+    head, begin = _head(script.sha, keys, len(args))
+    request: bytes = head + _pack(args)[begin:]
+    return request
 
 
 @lru_cache(_HEADS_KEPT)
-def _head(sha: str, keys: tuple[str, ...], args_count: int) -> bytes:
+def _head(sha: str, keys: Keys, args_count: int) -> tuple[bytes, int]:
+    """All before the arguments, and where these begin when they are packed alone."""
     request = packed("EVALSHA", sha, len(keys), *keys)
     count = 3 + len(keys) + args_count
-    return b"*%d\r\n" % count + request[request.index(b"\n") + 1 :]
+    head = b"*%d\r\n" % count + request[request.index(b"\n") + 1 :]
+    return head, len(b"*%d\r\n" % args_count)

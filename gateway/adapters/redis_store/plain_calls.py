@@ -38,14 +38,21 @@ class PlainCalls:
         self._deadline_s = deadline_s
         self._observe = observe
 
-    async def run(self, script: Script, keys: Keys, args: Args, rid: str = "") -> list[Any]:
+    async def run(
+        self,
+        script: Script,
+        keys: Keys,
+        args: Args,
+        rid: str = "",
+        read: Read[Any] | None = None,
+    ) -> Any:
         started_s = time.monotonic()
         until_s = asyncio.get_running_loop().time() + self._deadline_s
         connection = await self._send(script, (keys, args), until_s)
         times_s = (started_s, until_s)
-        reply: list[Any] = await self._reply(connection, script, (keys, args), times_s)
+        reply = await self._reply(connection, script, (keys, args), times_s)
         check_echo(reply, rid.encode())
-        return reply
+        return read(reply) if read else reply
 
     async def send(
         self, script: Script, keys: Keys, args: Args, rid: str, read: Read[T]
