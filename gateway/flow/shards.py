@@ -74,8 +74,14 @@ class Shards:
         known = self._known.get(shard, _UNKNOWN)
         if place.epoch > known.epoch:
             self._adopt(shard, place)
-        elif place.epoch == known.epoch and _is_later(place.stream_id, known.stream_id):
-            self._known[shard] = place
+        elif place.epoch == known.epoch:
+            new, old = place.stream_id, known.stream_id
+            if len(new) == len(old) and new.find("-") == old.find("-"):
+                is_later = new > old  # Redis's order is that of texts where digits are as many
+            else:
+                is_later = stream_position(new) > stream_position(old)
+            if is_later:
+                self._known[shard] = place
 
     async def caught_up(self, shard: int) -> None:
         """Returns once everything this process had to send again to the shard is there."""
@@ -204,13 +210,6 @@ class Shards:
             place = ShardState(reply.epoch, reply.stream_id)
             self._recent.keep(settlement, shard, place)
             self.noted(shard, place)
-
-
-def _is_later(stream_id: str, than: str) -> bool:
-    """In Redis's order: of ids whose parts have as many digits, that of their texts."""
-    if len(stream_id) == len(than) and stream_id.find("-") == than.find("-"):
-        return stream_id > than
-    return stream_position(stream_id) > stream_position(than)
 
 
 def _order(state: ShardState) -> tuple[int, tuple[int, int]]:

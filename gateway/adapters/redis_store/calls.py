@@ -70,6 +70,10 @@ class Calls(Protocol):
         """One plain command under the same rules."""
         ...
 
+    async def commands(self, requests: Sequence[Args]) -> list[Any]:
+        """Several plain commands in one write, their replies in order; one deadline for all."""
+        ...
+
     async def aclose(self) -> None:
         """Close what is connected; calls under way fail."""
         ...

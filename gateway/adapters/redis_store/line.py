@@ -107,8 +107,9 @@ class Line(asyncio.Protocol):
             return
         self._out = []
         until_s = monotonic() + self._deadline_s
-        is_watched = self._timer is not None
+        is_watched, requests = self._timer is not None, []
         for call in calls:
+            requests.append(call.request)
             if call.until_s:
                 is_watched = False  # it has waited before, so it may be over sooner than all others
             else:
@@ -116,7 +117,7 @@ class Line(asyncio.Protocol):
         self._pending.extend(calls)
         if not is_watched:
             self._watch()
-        self._transport.write(b"".join([call.request for call in calls]))
+        self._transport.write(b"".join(requests))
 
     def end(self, error: BaseException) -> None:
         """Close; whatever waits fails."""
@@ -135,6 +136,7 @@ class Line(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         now_s, next_reply, pending = monotonic(), self._reader.gets, self._pending
+        observe = self._observe
         try:
             self._reader.feed(data)
             while (reply := next_reply()) is not _MORE:
@@ -143,11 +145,18 @@ class Line(asyncio.Protocol):
                 call = pending.popleft()
                 self._bytes -= len(call.request)
                 try:
-                    is_answer = reply[1] == call.rid
+                    names_rid = reply[1] == call.rid
                 except (TypeError, IndexError):
-                    is_answer = False
-                if is_answer or self._is_answer(call, reply):
-                    self._answered(call, reply, now_s)
+                    names_rid = False
+                if not names_rid and not self._is_answer(call, reply):
+                    continue
+                if call.script is not None:
+                    observe(call.script.name, now_s - call.began_s)
+                try:
+                    call.future.set_result(call.read(reply) if call.read else reply)
+                except Exception as error:  # of `read`: the caller's, as if it had read for itself
+                    if not call.future.done():  # else nobody waits for it any more
+                        call.future.set_exception(error)
         except WrongReply as error:
             self.end(error)
         except hiredis.HiredisError as error:
@@ -167,15 +176,6 @@ class Line(asyncio.Protocol):
         self.taken = None
 
     # --- replies ---------------------------------------------------------------------------------
-
-    def _answered(self, call: Call, reply: Any, now_s: float) -> None:
-        if call.script is not None:
-            self._observe(call.script.name, now_s - call.began_s)
-        try:
-            call.future.set_result(call.read(reply) if call.read else reply)
-        except Exception as error:  # of `read`: the caller's, as if it had read for itself
-            if not call.future.done():  # else nobody waits for it any more
-                call.future.set_exception(error)
 
     def _is_answer(self, call: Call, reply: Any) -> bool:
         """Whether a reply without the call's rid is what was asked for; False: it is dealt with."""

@@ -12,29 +12,22 @@ from typing import Any
 
 import hiredis
 
-from gateway.adapters.redis_store.calls import Args, Keys
-from gateway.adapters.redis_store.scripts import Script
+from gateway.adapters.redis_store.calls import Keys
 
 _HEADS_KEPT = 16384  # three or four scripts of some thousand payers, at most 12 MB
-_pack: Any = hiredis.pack_command  # typed for one part only
+pack: Any = hiredis.pack_command  # typed for one part only
 
 
 def packed(*parts: str | bytes | int) -> bytes:
     """One request as it goes out."""
-    request: bytes = _pack(parts)
-    return request
-
-
-def packed_call(script: Script, keys: Keys, args: Args) -> bytes:
-    """A script's request. What a payer's calls have in common is packed once."""
-    head, begin = _head(script.sha, keys, len(args))
-    request: bytes = head + _pack(args)[begin:]
+    request: bytes = pack(parts)
     return request
 
 
 @lru_cache(_HEADS_KEPT)
-def _head(sha: str, keys: Keys, args_count: int) -> tuple[bytes, int]:
-    """All before the arguments, and where these begin when they are packed alone."""
+def head_of(sha: str, keys: Keys, args_count: int) -> tuple[bytes, int]:
+    """A script's request up to its arguments, and where these begin when they are packed alone.
+    It is what a payer's calls have in common, packed once."""
     request = packed("EVALSHA", sha, len(keys), *keys)
     count = 3 + len(keys) + args_count
     head = b"*%d\r\n" % count + request[request.index(b"\n") + 1 :]

@@ -75,6 +75,19 @@ class PlainCalls:
             connection = await self._connections.get_connection()
             return await self._exchange(connection, parts)
 
+    async def commands(self, requests: Sequence[Args]) -> list[Any]:
+        """Several plain commands in one write, their replies in order; one deadline for all."""
+        with Translated(), Deadline(asyncio.get_running_loop().time() + self._deadline_s):
+            connection = await self._connections.get_connection()
+            try:
+                await connection.send_packed_command(connection.pack_commands(requests))
+                replies = [await connection.read_response() for _ in requests]
+            except BaseException:  # whatever comes of the others must reach nobody
+                await self._drop(connection)
+                raise
+            await self._connections.release(connection)
+            return replies
+
     async def aclose(self) -> None:
         await self._connections.disconnect()
 

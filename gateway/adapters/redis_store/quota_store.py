@@ -201,10 +201,9 @@ class RedisQuotaStore:
         return bool(reply[0] == 1)
 
     async def epochs(self) -> dict[int, int]:
-        return {
-            shard: int(await self._calls.command("HGET", shard_keys(shard).meta, "e") or 0)
-            for shard in range(self._shards)
-        }
+        asked = [("HGET", shard_keys(shard).meta, "e") for shard in range(self._shards)]
+        told = await self._calls.commands(asked)
+        return {shard: int(epoch or 0) for shard, epoch in enumerate(told)}
 
     async def has_event(self, shard: int, stream_id: str) -> bool:
         key = shard_keys(shard).outbox
