@@ -26,10 +26,12 @@ class RecentSettlements:
 
     def keep(self, settlement: Settlement, shard: int, place: ShardState) -> None:
         """The event of this settlement is at `place` (epoch, stream id) of the shard's outbox."""
-        self._kept[settlement.rid] = (settlement, shard, place)
-        self._kept.move_to_end(settlement.rid)
-        if len(self._kept) > self._recent_max:
-            self._kept.popitem(last=False)
+        kept, rid = self._kept, settlement.rid
+        if rid in kept:
+            kept.move_to_end(rid)
+        kept[rid] = (settlement, shard, place)
+        if len(kept) > self._recent_max:
+            kept.popitem(last=False)
 
     def lost(self, shard: int, epoch: int, raised_at: str) -> Sequence[Settlement]:
         """Those of a shard that may be neither in Redis nor in the ledger since `epoch` began, with

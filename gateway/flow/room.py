@@ -77,19 +77,23 @@ class Rooms:
         room = self._rooms.get(payer)
         if room is None or reply.code is SettleCode.NOT_READY or not reply.limit_tokens:
             return
-        room.pack_tokens = max(0, room.pack_tokens - reply.from_packs)
-        room.left_tokens = max(0, reply.limit_tokens - reply.used_tokens) + room.pack_tokens
+        if reply.from_packs:
+            room.pack_tokens = max(0, room.pack_tokens - reply.from_packs)
+        left_tokens = reply.limit_tokens - reply.used_tokens
+        room.left_tokens = (left_tokens if left_tokens > 0 else 0) + room.pack_tokens
         room.held_tokens = reply.held_tokens
 
     def _note(self, payer: str, reply: ReserveReply) -> _Room:
-        before = self._rooms.get(payer)
-        room = self._rooms[payer] = _Room(
-            left_tokens=max(0, reply.limit_tokens - reply.used_tokens) + reply.pack_tokens,
-            held_tokens=reply.held_tokens,
-            pack_tokens=reply.pack_tokens,
-            refused_left_tokens=before.refused_left_tokens if before else None,
-        )
-        self._rooms.move_to_end(payer)
-        if len(self._rooms) > self._rooms_max:
-            self._rooms.popitem(last=False)
+        left_tokens = reply.limit_tokens - reply.used_tokens
+        left_tokens = (left_tokens if left_tokens > 0 else 0) + reply.pack_tokens
+        room = self._rooms.get(payer)
+        if room is None:
+            room = _Room(left_tokens, reply.held_tokens, reply.pack_tokens)
+            self._rooms[payer] = room
+            if len(self._rooms) > self._rooms_max:
+                self._rooms.popitem(last=False)
+        else:
+            room.left_tokens, room.held_tokens = left_tokens, reply.held_tokens
+            room.pack_tokens = reply.pack_tokens
+            self._rooms.move_to_end(payer)
         return room

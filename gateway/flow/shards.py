@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
+from functools import lru_cache, partial
 
 from gateway.core.event import stream_position
 from gateway.core.identity import shard_of
@@ -26,6 +28,7 @@ _LOOK_EVERY_S = 0.5
 _SAY_EVERY_S = GATEWAY_ALIVE_S / 3
 _SENT_AT_ONCE = 32
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
+_PAYERS_KEPT = 8192
 _UNKNOWN = ShardState(0, "0-0")
 _log = logging.getLogger("gateway.shards")
 
@@ -44,10 +47,8 @@ class Shards:
         self._known: dict[int, ShardState] = {}
         self._sending: dict[int, asyncio.Task[None]] = {}
         self._me: str | None = None
-
-    def of(self, payer: str) -> int:
-        """The shard of a payer."""
-        return shard_of(payer, self._shards)
+        # The shard of a payer; kept, because a digest takes longer than all else that is noted.
+        self.of: Callable[[str], int] = lru_cache(_PAYERS_KEPT)(partial(shard_of, shards=shards))
 
     async def open_all(self) -> None:
         """Compare every shard with what this process and the ledger have seen of it, and open it,
@@ -68,13 +69,19 @@ class Shards:
         cursors = {} if shard in self._known else await self._ledger.cursors()
         return await self._compare(shard, cursors.get(shard))
 
-    def noted(self, shard: int, epoch: int, stream_id: str) -> None:
+    def noted(self, shard: int, place: ShardState) -> None:
         """Redis has confirmed this event: a server that knows less has gone back in time."""
         known = self._known.get(shard, _UNKNOWN)
-        if epoch > known.epoch:
-            self._adopt(shard, ShardState(epoch, stream_id))
-        elif epoch == known.epoch and stream_position(stream_id) > stream_position(known.stream_id):
-            self._known[shard] = ShardState(epoch, stream_id)
+        if place.epoch > known.epoch:
+            self._adopt(shard, place)
+        elif place.epoch == known.epoch:
+            new, old = place.stream_id, known.stream_id
+            if len(new) == len(old) and new.find("-") == old.find("-"):
+                is_later = new > old  # Redis's order is that of texts where digits are as many
+            else:
+                is_later = stream_position(new) > stream_position(old)
+            if is_later:
+                self._known[shard] = place
 
     async def caught_up(self, shard: int) -> None:
         """Returns once everything this process had to send again to the shard is there."""
@@ -200,8 +207,9 @@ class Shards:
         if reply.code is SettleCode.NOT_READY:
             raise StoreUnavailable(f"shard {shard} is not open")
         if reply.stream_id:
-            self._recent.keep(settlement, shard, ShardState(reply.epoch, reply.stream_id))
-            self.noted(shard, reply.epoch, reply.stream_id)
+            place = ShardState(reply.epoch, reply.stream_id)
+            self._recent.keep(settlement, shard, place)
+            self.noted(shard, place)
 
 
 def _order(state: ShardState) -> tuple[int, tuple[int, int]]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from gateway.core.quota.entitle import (
     Entitlement,
@@ -32,8 +33,7 @@ class StoreRejected(Exception):
     """Redis ran nothing because the call itself is wrong: a fault of this program, not of Redis."""
 
 
-@dataclass(frozen=True, slots=True)
-class ShardState:
+class ShardState(msgspec.Struct, frozen=True, gc=False):
     """A shard as Redis has it: its epoch (0: not open) and the id of its newest event.
 
     `is_readable` is False where an older release wrote accounts and holds in another form.

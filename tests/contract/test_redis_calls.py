@@ -258,6 +258,30 @@ async def test_when_settle_returns_its_bytes_are_out_of_our_hands(
     assert (await reply).code is SettleCode.SETTLED
 
 
+# --- several commands at once --------------------------------------------------------------------
+
+
+async def test_all_epochs_are_asked_for_in_one_write(opened: Opened, redis_url: str) -> None:
+    expected = {SHARD: 1, 1 - SHARD: 0}
+    assert await opened.store.epochs() == expected
+    with redis.Redis.from_url(redis_url) as client:
+        before: Any = client.info("stats")
+        assert await opened.store.epochs() == expected
+        after: Any = client.info("stats")
+    reads = after["total_reads_processed"] - before["total_reads_processed"]
+    assert reads == 2  # theirs and that of INFO itself
+
+
+async def test_one_that_is_refused_leaves_no_reply_behind(opened: Opened, redis_url: str) -> None:
+    with redis.Redis.from_url(redis_url) as client:
+        client.set(shard_keys(1 - SHARD).meta, "text")
+        for _ in range(3):
+            with pytest.raises(StoreRejected, match="WRONGTYPE"):
+                await opened.store.epochs()
+        client.delete(shard_keys(1 - SHARD).meta)
+    assert await opened.store.epochs() == {SHARD: 1, 1 - SHARD: 0}
+
+
 # --- what is told ------------------------------------------------------------------------------
 
 

@@ -200,9 +200,10 @@ async def busy(url: str, deadline_s: float) -> AsyncIterator[Opened]:
 
 
 async def outcomes(opened: Opened, numbers: Sequence[int]) -> list[Any]:
-    return await asyncio.gather(
+    found: list[Any] = await asyncio.gather(
         *(opened.store.reserve(ask(number)) for number in numbers), return_exceptions=True
     )
+    return found
 
 
 async def test_a_server_that_is_killed_fails_what_is_under_way_at_once(

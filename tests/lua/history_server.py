@@ -49,18 +49,25 @@ class ClockCalls(PlainCalls):
         self._client = client
         self._now_ms = now_ms
 
-    async def run(self, script: Script, keys: Keys, args: Args, rid: str = "") -> list[Any]:
+    async def run(
+        self,
+        script: Script,
+        keys: Keys,
+        args: Args,
+        rid: str = "",
+        read: Read[Any] | None = None,
+    ) -> Any:
         if script.name not in _WITHOUT_CLOCK:
             args = [*args[:-1], self._now_ms()]
-        reply: list[Any] = self._client.evalsha(script.sha, len(keys), *keys, *args)
+        reply = self._client.evalsha(script.sha, len(keys), *keys, *args)
         check_echo(reply, rid.encode())
-        return reply
+        return read(reply) if read else reply
 
     async def send(
         self, script: Script, keys: Keys, args: Args, rid: str, read: Read[T]
     ) -> asyncio.Future[T]:
         reply = asyncio.Future[T](loop=_NO_LOOP)
-        reply.set_result(read(await self.run(script, keys, args, rid)))
+        reply.set_result(await self.run(script, keys, args, rid, read))
         return reply
 
 

@@ -29,7 +29,7 @@ _REJECTIONS = (*(f"{name}:" for name in NAMES), "WRONGTYPE")
 
 T = TypeVar("T")
 Observe = Callable[[str, float], None]
-Keys = Sequence[str]
+Keys = tuple[str, ...]
 Args = Sequence[str | bytes | int]
 Read = Callable[[list[Any]], T]
 
@@ -48,8 +48,15 @@ class Calls(Protocol):
     the outcome is unknown. StoreRejected: nothing happened, the call itself is wrong.
     """
 
-    async def run(self, script: Script, keys: Keys, args: Args, rid: str = "") -> list[Any]:
-        """Send and wait for the reply."""
+    async def run(
+        self,
+        script: Script,
+        keys: Keys,
+        args: Args,
+        rid: str = "",
+        read: Read[Any] | None = None,
+    ) -> Any:
+        """Send and wait: the reply, a list, or what `read` makes of it."""
         ...
 
     async def send(
@@ -61,6 +68,10 @@ class Calls(Protocol):
 
     async def command(self, *parts: str | bytes | int) -> Any:
         """One plain command under the same rules."""
+        ...
+
+    async def commands(self, requests: Sequence[Args]) -> list[Any]:
+        """Several plain commands in one write, their replies in order; one deadline for all."""
         ...
 
     async def aclose(self) -> None:

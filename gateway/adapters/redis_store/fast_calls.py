@@ -9,8 +9,10 @@ serves all who wait, each within its own deadline.
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable
+from asyncio import get_running_loop
+from collections.abc import Callable, Generator, Sequence
+from time import monotonic
+from types import coroutine
 from typing import Any
 
 from redis.asyncio.connection import ConnectionPool
@@ -19,7 +21,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from gateway.adapters.redis_store.calls import Args, Keys, Observe, Read, T, Translated
 from gateway.adapters.redis_store.deadline import Deadline
 from gateway.adapters.redis_store.line import CALLS_MAX, Call, Line
-from gateway.adapters.redis_store.packing import packed, packed_call
+from gateway.adapters.redis_store.packing import head_of, pack, packed
 from gateway.adapters.redis_store.scripts import Script
 from gateway.ports.quota_store import StoreUnavailable
 from gateway.ports.tasks import spawn
@@ -39,28 +41,34 @@ class FastCalls:
         self._connecting: asyncio.Task[None] | None = None
         self._waiting = 0
 
-    async def run(self, script: Script, keys: Keys, args: Args, rid: str = "") -> list[Any]:
-        call = _call(packed_call(script, keys, args), script, rid)
+    async def run(
+        self,
+        script: Script,
+        keys: Keys,
+        args: Args,
+        rid: str = "",
+        read: Read[Any] | None = None,
+    ) -> Any:
+        call = _call(script, keys, args, rid, read)
         line = self._line
         if line is None or not line.is_open:
             line = await self._connected(call)
         line.ask(call)
-        reply: list[Any] = await call.future
-        return reply
+        return await call.future
 
     async def send(
         self, script: Script, keys: Keys, args: Args, rid: str, read: Read[T]
     ) -> asyncio.Future[T]:
-        call = _call(packed_call(script, keys, args), script, rid, read)
+        call = _call(script, keys, args, rid, read)
         line = self._line
         if line is None or not line.is_open:
             line = await self._connected(call)
-        line.ask(call)
+        is_alone = line.ask(call)
         try:
-            if line.is_quiet:
+            if is_alone:  # nothing is there to share a write with
                 line.flush()
             else:
-                await asyncio.sleep(0)  # after the write of this turn, which has it
+                await _turn()  # after the write of this turn, which has it
             if line.taken is not None:
                 await asyncio.shield(line.taken)
         except asyncio.CancelledError:
@@ -69,12 +77,17 @@ class FastCalls:
         return call.future
 
     async def command(self, *parts: str | bytes | int) -> Any:
-        call = _call(packed(*parts), None)
+        call = Call(
+            get_running_loop().create_future(), packed(*parts), None, b"", None, monotonic()
+        )
         line = self._line
         if line is None or not line.is_open:
             line = await self._connected(call)
         line.ask(call)
         return await call.future
+
+    async def commands(self, requests: Sequence[Args]) -> list[Any]:
+        return await asyncio.gather(*(self.command(*parts) for parts in requests))
 
     async def aclose(self) -> None:
         if self._connecting is not None:
@@ -88,7 +101,7 @@ class FastCalls:
         if self._waiting >= CALLS_MAX:
             raise StoreUnavailable("too many calls are waiting for Redis")
         call.until_s = call.began_s + self._deadline_s
-        left_s = call.until_s - time.monotonic()
+        left_s = call.until_s - monotonic()
         self._waiting += 1
         try:
             with Translated(), Deadline(asyncio.get_running_loop().time() + left_s):
@@ -126,11 +139,17 @@ class FastCalls:
         self._line = Line(connection, self._deadline_s, self._observe)
 
 
+@coroutine
+def _turn() -> Generator[None, None, None]:
+    """As asyncio.sleep(0), in one step."""
+    yield
+
+
 def _call(
-    request: bytes,
-    script: Script | None,
-    rid: str = "",
-    read: Callable[[Any], Any] | None = None,
+    script: Script, keys: Keys, args: Args, rid: str, read: Callable[[Any], Any] | None
 ) -> Call:
-    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    return Call(future, request, script, rid.encode(), read, time.monotonic())
+    head, begin = head_of(script.sha, keys, len(args))
+    request = head + pack(args)[begin:]
+    return Call(
+        get_running_loop().create_future(), request, script, rid.encode(), read, monotonic()
+    )

@@ -46,6 +46,16 @@ class AccountKeys:
         return f"{self.name} {rid}"
 
 
+@dataclass(frozen=True, slots=True)
+class HoldKeys:
+    """What the scripts that make and end a hold take as their keys, each in its order. `name` is
+    the account's."""
+
+    name: str
+    reserve: tuple[str, ...]
+    settle: tuple[str, ...]
+
+
 def shard_keys(shard: int) -> ShardKeys:
     """The keys of one shard."""
     prefix = f"qg:{{{shard:02d}}}:"
@@ -74,6 +84,23 @@ def keys_of_name(name: str, shard: int) -> AccountKeys:
         holds=f"{prefix}h:{name}",
         packs=f"{prefix}k:{name}",
         of_shard=shard_keys(shard),
+    )
+
+
+@lru_cache(_PAYERS_KEPT)
+def hold_keys(payer: str, tier: str, member: str | None, shards: int) -> HoldKeys:
+    """The keys of one payer's calls; `member` is who calls, where the payer is a team."""
+    of_member = () if member is None else (member_keys(payer, member, shards).account,)
+    return hold_keys_of(account_keys(payer, shards), tier, of_member)
+
+
+def hold_keys_of(keys: AccountKeys, tier: str, of_member: tuple[str, ...]) -> HoldKeys:
+    """The same where the account is known by its digest. `of_member`: the member's account."""
+    shard, last = keys.of_shard, (keys.packs, tier_key(tier, keys.shard), *of_member)
+    return HoldKeys(
+        keys.name,
+        (shard.meta, keys.account, keys.holds, shard.leases, *last),
+        (shard.meta, keys.account, keys.holds, shard.leases, shard.outbox, shard.endings, *last),
     )
 
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 import hiredis
+import msgspec
 from redis.asyncio.connection import DefaultParser
 from redis.exceptions import NoScriptError, RedisError
 
@@ -40,8 +40,7 @@ _LOOKS = 3
 _MORE = object()  # what the reader says when a reply is not whole yet
 
 
-@dataclass(slots=True)
-class Call:
+class Call(msgspec.Struct):
     """One request and who waits for its reply.
 
     `rid` is what a script must echo, if anything; `read` makes the result of the reply. `until_s`
@@ -87,21 +86,19 @@ class Line(asyncio.Protocol):
         mark = 0 if self._transport.get_extra_info("sslcontext") is None else 1
         self._transport.set_write_buffer_limits(high=mark, low=0)
 
-    @property
-    def is_quiet(self) -> bool:
-        """No other call is under way: there is nothing to share a write with."""
-        return not self._pending and len(self._out) < 2
-
-    def ask(self, call: Call) -> None:
-        """Send with the other calls of this turn of the loop. StoreUnavailable when too much waits
-        already."""
+    def ask(self, call: Call) -> bool:
+        """Send with the other calls of this turn of the loop; True when no other is under way.
+        StoreUnavailable when too much waits already."""
+        out = self._out
+        under_way = len(self._pending) + len(out)
         size = self._bytes + len(call.request)
-        if size > BYTES_MAX or len(self._pending) + len(self._out) >= CALLS_MAX:
+        if size > BYTES_MAX or under_way >= CALLS_MAX:
             raise StoreUnavailable("too many calls are waiting for Redis")
         self._bytes = size
-        if not self._out:
+        if not out:
             self._loop.call_soon(self.flush)
-        self._out.append(call)
+        out.append(call)
+        return not under_way
 
     def flush(self) -> None:
         """Send now. With `taken` None afterwards, every byte is in the kernel's hands."""
@@ -109,9 +106,10 @@ class Line(asyncio.Protocol):
         if not calls:
             return
         self._out = []
-        until_s = time.monotonic() + self._deadline_s
-        is_watched = self._timer is not None
+        until_s = monotonic() + self._deadline_s
+        is_watched, requests = self._timer is not None, []
         for call in calls:
+            requests.append(call.request)
             if call.until_s:
                 is_watched = False  # it has waited before, so it may be over sooner than all others
             else:
@@ -119,7 +117,7 @@ class Line(asyncio.Protocol):
         self._pending.extend(calls)
         if not is_watched:
             self._watch()
-        self._transport.write(b"".join([call.request for call in calls]))
+        self._transport.write(b"".join(requests))
 
     def end(self, error: BaseException) -> None:
         """Close; whatever waits fails."""
@@ -137,11 +135,28 @@ class Line(asyncio.Protocol):
     # --- what the loop tells ---------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        reader = self._reader
+        now_s, next_reply, pending = monotonic(), self._reader.gets, self._pending
+        observe = self._observe
         try:
-            reader.feed(data)
-            while (reply := reader.gets()) is not _MORE:
-                self._answered(reply)
+            self._reader.feed(data)
+            while (reply := next_reply()) is not _MORE:
+                if not pending:
+                    raise WrongReply
+                call = pending.popleft()
+                self._bytes -= len(call.request)
+                try:
+                    names_rid = reply[1] == call.rid
+                except (TypeError, IndexError):
+                    names_rid = False
+                if not names_rid and not self._is_answer(call, reply):
+                    continue
+                if call.script is not None:
+                    observe(call.script.name, now_s - call.began_s)
+                try:
+                    call.future.set_result(call.read(reply) if call.read else reply)
+                except Exception as error:  # of `read`: the caller's, as if it had read for itself
+                    if not call.future.done():  # else nobody waits for it any more
+                        call.future.set_exception(error)
         except WrongReply as error:
             self.end(error)
         except hiredis.HiredisError as error:
@@ -162,27 +177,18 @@ class Line(asyncio.Protocol):
 
     # --- replies ---------------------------------------------------------------------------------
 
-    def _answered(self, reply: Any) -> None:
-        if not self._pending:
-            raise WrongReply
-        call = self._pending.popleft()
-        self._bytes -= len(call.request)
+    def _is_answer(self, call: Call, reply: Any) -> bool:
+        """Whether a reply without the call's rid is what was asked for; False: it is dealt with."""
         if isinstance(reply, RedisError):
             self._refused(call, reply)
-            return
+            return False
         if call.script is not None:
             try:
                 check_echo(reply, call.rid)
             except WrongReply as error:
                 _fail(call, error)
                 raise
-            self._observe(call.script.name, time.monotonic() - call.began_s)
-        if call.future.done():
-            return
-        try:
-            call.future.set_result(call.read(reply) if call.read else reply)
-        except Exception as error:  # of `read`: the caller's, as if it had read for itself
-            call.future.set_exception(error)
+        return True
 
     def _refused(self, call: Call, error: RedisError) -> None:
         if not isinstance(error, NoScriptError) or call.script is None or call.is_repeated:
@@ -198,7 +204,7 @@ class Line(asyncio.Protocol):
         loaded: asyncio.Future[Any] = self._loop.create_future()
         loaded.add_done_callback(lambda done: self._loaded(script, done))
         request = packed("SCRIPT", "LOAD", script.source)
-        self._again(Call(loaded, request, None, b"", None, time.monotonic()))
+        self._again(Call(loaded, request, None, b"", None, monotonic()))
 
     def _loaded(self, script: Script, done: asyncio.Future[Any]) -> None:
         self._loading.discard(script.sha)
@@ -219,10 +225,10 @@ class Line(asyncio.Protocol):
         self._timer, self._looks = None, _LOOKS
         soonest_s = min((call.until_s for call in self._pending), default=math.inf)
         if soonest_s < math.inf:
-            self._timer = self._loop.call_later(max(0.0, soonest_s - time.monotonic()), self._look)
+            self._timer = self._loop.call_later(max(0.0, soonest_s - monotonic()), self._look)
 
     def _look(self) -> None:
-        now_s = time.monotonic()
+        now_s = monotonic()
         overdue = [call for call in self._pending if call.until_s <= now_s]
         if not overdue:
             self._watch()

@@ -38,14 +38,21 @@ class PlainCalls:
         self._deadline_s = deadline_s
         self._observe = observe
 
-    async def run(self, script: Script, keys: Keys, args: Args, rid: str = "") -> list[Any]:
+    async def run(
+        self,
+        script: Script,
+        keys: Keys,
+        args: Args,
+        rid: str = "",
+        read: Read[Any] | None = None,
+    ) -> Any:
         started_s = time.monotonic()
         until_s = asyncio.get_running_loop().time() + self._deadline_s
         connection = await self._send(script, (keys, args), until_s)
         times_s = (started_s, until_s)
-        reply: list[Any] = await self._reply(connection, script, (keys, args), times_s)
+        reply = await self._reply(connection, script, (keys, args), times_s)
         check_echo(reply, rid.encode())
-        return reply
+        return read(reply) if read else reply
 
     async def send(
         self, script: Script, keys: Keys, args: Args, rid: str, read: Read[T]
@@ -67,6 +74,19 @@ class PlainCalls:
         with Translated(), Deadline(asyncio.get_running_loop().time() + self._deadline_s):
             connection = await self._connections.get_connection()
             return await self._exchange(connection, parts)
+
+    async def commands(self, requests: Sequence[Args]) -> list[Any]:
+        """Several plain commands in one write, their replies in order; one deadline for all."""
+        with Translated(), Deadline(asyncio.get_running_loop().time() + self._deadline_s):
+            connection = await self._connections.get_connection()
+            try:
+                await connection.send_packed_command(connection.pack_commands(requests))
+                replies = [await connection.read_response() for _ in requests]
+            except BaseException:  # whatever comes of the others must reach nobody
+                await self._drop(connection)
+                raise
+            await self._connections.release(connection)
+            return replies
 
     async def aclose(self) -> None:
         await self._connections.disconnect()

@@ -7,10 +7,11 @@ counts as none. How calls travel is not known here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 from gateway.adapters.redis_store.arguments import (
+    NONE,
     SERVER_CLOCK,
     SIX,
     TWELVE,
@@ -24,7 +25,10 @@ from gateway.adapters.redis_store.calls import Calls
 from gateway.adapters.redis_store.keys import (
     SCHEMA_VERSION,
     AccountKeys,
+    HoldKeys,
     account_keys,
+    hold_keys,
+    hold_keys_of,
     keys_of_name,
     member_keys,
     shard_keys,
@@ -56,29 +60,26 @@ class RedisQuotaStore:
         self._calls = calls
         self._scripts = scripts
         self._shards = shards
+        self._reserve_script, self._settle_script = scripts["reserve"], scripts["settle"]
 
-    async def reserve(self, ask: ReserveAsk) -> ReserveReply:
-        keys = account_keys(ask.payer, self._shards)
-        of_shard = keys.of_shard
-        reply = await self._calls.run(
-            self._scripts["reserve"],
+    # `reserve` and `settle` bring the coroutine of the call itself: each layer would cost a turn.
+    def reserve(self, ask: ReserveAsk) -> Coroutine[Any, Any, ReserveReply]:
+        rid, member, limits = ask.rid, ask.member, ask.limits
+        keys = hold_keys(ask.payer, ask.tier, member, self._shards)
+        return self._calls.run(
+            self._reserve_script, keys.reserve,
             (
-                of_shard.meta, keys.account, keys.holds, of_shard.leases, keys.packs,
-                tier_key(ask.tier, keys.shard), *self._member_account(ask.payer, ask.member),
-            ),
-            (
-                ask.rid, keys.member(ask.rid),
+                rid, f"{keys.name} {rid}",
                 TWELVE % (
-                    ask.rev, ask.rev if ask.member is None else ask.member_rev,
-                    ask.period_start_ms, ask.period_end_ms, ask.prompt_tokens, ask.output_wanted,
-                    ask.output_least, ask.choices, ask.prompt_nano_gbp, ask.output_nano_gbp,
-                    ask.lease_ms, ask.limits.tokens,
+                    ask.rev, ask.rev if member is None else ask.member_rev, ask.period_start_ms,
+                    ask.period_end_ms, ask.prompt_tokens, ask.output_wanted, ask.output_least,
+                    ask.choices, ask.prompt_nano_gbp, ask.output_nano_gbp, ask.lease_ms,
+                    limits.tokens,
                 ),
-                beside_the_month(ask.limits), ask.tail, SERVER_CLOCK,
+                beside_the_month(limits), ask.tail, SERVER_CLOCK,
             ),
-            ask.rid,
+            rid, _reserve_reply,
         )  # fmt: skip
-        return ReserveReply(_RESERVE_CODES[reply[0]], *reply[2:])
 
     async def extend(self, payer: str, rid: str, progress_tokens: int, lease_ms: int) -> bool:
         keys = account_keys(payer, self._shards)
@@ -90,33 +91,31 @@ class RedisQuotaStore:
         )
         return bool(reply[0] == 1)
 
-    async def settle(self, settlement: Settlement) -> asyncio.Future[SettleReply]:
-        return await self._settle(settlement, account_keys(settlement.payer, self._shards))
+    def settle(self, settlement: Settlement) -> Coroutine[Any, Any, asyncio.Future[SettleReply]]:
+        each = settlement
+        return self._settle(each, hold_keys(each.payer, each.tier, each.member, self._shards))
 
     async def expire(self, lapsed: LapsedHold, settlement: Settlement) -> SettleReply:
-        return await (await self._settle(settlement, keys_of_name(lapsed.account, lapsed.shard)))
+        of_member = self._member_account(settlement.payer, settlement.member)
+        keys = hold_keys_of(keys_of_name(lapsed.account, lapsed.shard), settlement.tier, of_member)
+        return await (await self._settle(settlement, keys))
 
     def _settle(
-        self, settlement: Settlement, keys: AccountKeys
-    ) -> Awaitable[asyncio.Future[SettleReply]]:
-        of_shard = keys.of_shard
+        self, settlement: Settlement, keys: HoldKeys
+    ) -> Coroutine[Any, Any, asyncio.Future[SettleReply]]:
+        rid, tier_starts_ms = settlement.rid, settlement.tier_period_start_ms
         return self._calls.send(
-            self._scripts["settle"],
+            self._settle_script, keys.settle,
             (
-                of_shard.meta, keys.account, keys.holds, of_shard.leases, of_shard.outbox,
-                of_shard.endings, keys.packs, tier_key(settlement.tier, keys.shard),
-                *self._member_account(settlement.payer, settlement.member),
-            ),
-            (
-                settlement.rid, keys.member(settlement.rid), settlement.kind,
+                rid, f"{keys.name} {rid}", settlement.kind,
                 SIX % (
                     settlement.epoch, settlement.period_start_ms, settlement.charged_tokens,
                     settlement.cost_nano_gbp, settlement.grace_ms, settlement.limit_tokens,
                 ),
-                given(settlement.tier_period_start_ms),
+                NONE if tier_starts_ms is None else tier_starts_ms,
                 joined(*settlement.thresholds_percent), settlement.event_json, SERVER_CLOCK,
             ),
-            settlement.rid, _settle_reply,
+            rid, _settle_reply,
         )  # fmt: skip
 
     async def correct(self, correction: Correction) -> bool:
@@ -202,10 +201,9 @@ class RedisQuotaStore:
         return bool(reply[0] == 1)
 
     async def epochs(self) -> dict[int, int]:
-        return {
-            shard: int(await self._calls.command("HGET", shard_keys(shard).meta, "e") or 0)
-            for shard in range(self._shards)
-        }
+        asked = [("HGET", shard_keys(shard).meta, "e") for shard in range(self._shards)]
+        told = await self._calls.commands(asked)
+        return {shard: int(epoch or 0) for shard, epoch in enumerate(told)}
 
     async def has_event(self, shard: int, stream_id: str) -> bool:
         key = shard_keys(shard).outbox
@@ -261,11 +259,12 @@ class RedisQuotaStore:
         keys = self._account(payer, member)
         of_shard = keys.of_shard
         holds = (keys.holds,) if member is None else ()
-        return await self._calls.run(
+        reply: list[Any] = await self._calls.run(
             self._scripts["hydrate"],
             (of_shard.meta, keys.account, keys.packs, of_shard.outbox, *holds),
             (*args, SERVER_CLOCK),
         )
+        return reply
 
     def _account(self, payer: str, member: str | None) -> AccountKeys:
         if member is None:
@@ -276,5 +275,10 @@ class RedisQuotaStore:
         return () if member is None else (member_keys(payer, member, self._shards).account,)
 
 
+def _reserve_reply(fields: list[Any]) -> ReserveReply:
+    return ReserveReply(_RESERVE_CODES[fields[0]], *fields[2:])
+
+
 def _settle_reply(fields: list[Any]) -> SettleReply:
-    return SettleReply(*[_SETTLE_CODES[fields[0]], *fields[2:9], fields[9].decode(), fields[10]])
+    fields[9] = fields[9].decode()
+    return SettleReply(_SETTLE_CODES[fields[0]], *fields[2:])

@@ -14,7 +14,7 @@ from gateway.core.usage import Usage
 from gateway.flow import shards as shards_module
 from gateway.flow.recent import RecentSettlements
 from gateway.flow.shards import Shards
-from gateway.ports.quota_store import StoreRejected
+from gateway.ports.quota_store import ShardState, StoreRejected
 from tests.fakes.flow_rig import FlowRig, until
 from tests.fakes.store import SHARDS, Trouble
 
@@ -144,7 +144,7 @@ async def test_sent_again_twice_books_once(rig: FlowRig) -> None:
     await rig.shards.look()
     await caught_up(rig)
     far = f"{rig.clock.now_ms() + 10**6}-0"
-    other.noted(ADA, 2, far)  # so it takes the server for one that went back
+    other.noted(ADA, ShardState(2, far))  # so it takes the server for one that went back
     assert await other.open(ADA) == 3
     await rig.shards.look()
     await caught_up(rig)
@@ -198,7 +198,7 @@ async def test_a_shard_that_closes_again_is_waited_for(rig: FlowRig) -> None:
     other = await raised_by_another(rig)
     await rig.lose_everything()
     looked = rig.store.asked.count("shard_state")
-    rig.shards.noted(ADA, 2, "0-0")  # an old reply: the shard is closed by now
+    rig.shards.noted(ADA, ShardState(2, "0-0"))  # an old reply: the shard is closed by now
     await until(lambda: rig.store.asked.count("shard_state") >= looked + 2)
     assert (await rig.store.epochs())[ADA] == 0  # and not opened at an epoch that was there before
     await other.open_all()
@@ -251,7 +251,7 @@ async def test_a_newer_epoch_replaces_the_sending_and_who_waits_for_it_goes_on(
     waiting = asyncio.ensure_future(caught_up(rig))
     await asyncio.sleep(0)
     rig.ledger.away = False
-    other.noted(ADA, 2, f"{rig.clock.now_ms() + 10**6}-0")
+    other.noted(ADA, ShardState(2, f"{rig.clock.now_ms() + 10**6}-0"))
     await other.open(ADA)
     await rig.shards.look()
     await waiting

@@ -12,7 +12,7 @@ from gateway.flow import shards as shards_module
 from gateway.flow.recent import RecentSettlements
 from gateway.flow.shards import Shards
 from gateway.ports.ledger import Cursor, LedgerUnavailable
-from gateway.ports.quota_store import StoreUnavailable
+from gateway.ports.quota_store import ShardState, StoreUnavailable
 from tests.fakes.flow_rig import FlowRig, until
 from tests.fakes.store import SHARDS
 
@@ -229,7 +229,7 @@ async def test_an_event_that_is_confirmed_while_shards_are_compared_does_not_loo
 ) -> None:
     async def confirm(where: str) -> None:
         if where == "after shard_state":
-            rig.shards.noted(ADA, 1, f"{rig.clock.now_ms() + 10**6}-0")
+            rig.shards.noted(ADA, ShardState(1, f"{rig.clock.now_ms() + 10**6}-0"))
 
     rig.store.pause = confirm
     assert await rig.shards.open(ADA) == 1
