@@ -53,7 +53,9 @@ def body(**fields: Any) -> bytes:
     return json.dumps(fields).encode()
 
 
-ODD = st.sampled_from([None, True, -1, 4.0, "4", [], {}, TOKENS_MAX + 1, 2**70])
+ODD: st.SearchStrategy[Any] = st.sampled_from(
+    [None, True, -1, 4.0, "4", [], {}, TOKENS_MAX + 1, 2**70]
+)
 COUNTS = st.integers(0, 12) | st.integers(0, 12) | st.just(TOKENS_MAX) | ODD
 
 
