@@ -95,9 +95,11 @@ def line_of_ending(hold: Hold, ending: Ending) -> Price:
     return line_of_call(hold.price, ending.usage, ending.service_tier)
 
 
-def usage_event(hold: Hold, ending: Ending) -> UsageEvent:
-    """The event that ends `hold`."""
+def usage_event(hold: Hold, ending: Ending, line: Price | None = None) -> UsageEvent:
+    """The event that ends `hold`. `line`: the one of this ending, where it is known already."""
     used, caller = ending.usage, hold.caller
+    if line is None:
+        line = line_of_ending(hold, ending)
     return UsageEvent(
         event_id=hold.rid,
         payer=caller.payer,
@@ -113,7 +115,7 @@ def usage_event(hold: Hold, ending: Ending) -> UsageEvent:
             used.reasoning_tokens,
             hold.weights,
         ),
-        cost_nano_gbp=cost_nano_gbp(line_of_ending(hold, ending), used),
+        cost_nano_gbp=cost_nano_gbp(line, used),
         quality=ending.quality,
         outcome=ending.outcome,
         stream=hold.stream,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import hmac
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +16,8 @@ from gateway.core.period import Calendar
 
 KEY_PREFIX = "qg_"
 KEY_RANDOM_BYTES = 32
+_BLOCK_BYTES = 64  # of SHA-256
+_PAYERS_KEPT = 20_000  # about 3 MB
 USER_ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+-]{0,127}")
 
 
@@ -52,15 +53,21 @@ def format_key(random_bytes: bytes) -> str:
 
 def key_digest(key: str, pepper: bytes) -> bytes:
     """The 32 bytes by which a key is found in the stores; useless without the pepper."""
-    digest = _keyed(pepper).copy()
-    digest.update(key.encode())
-    return digest.digest()
+    begun_inner, begun_outer = _keyed(pepper)
+    inner, outer = begun_inner.copy(), begun_outer.copy()
+    inner.update(key.encode())
+    outer.update(inner.digest())
+    return outer.digest()
 
 
 @lru_cache(maxsize=4)
-def _keyed(pepper: bytes) -> hmac.HMAC:
-    """What of a digest does not depend on the key, and is a third of the work."""
-    return hmac.new(pepper, digestmod="sha256")
+def _keyed(pepper: bytes) -> tuple[hashlib._Hash, hashlib._Hash]:
+    """What of a digest does not depend on the key: both hashes of an HMAC (RFC 2104), after the
+    pepper. The `hmac` module takes half as long again to do the rest."""
+    block = pepper if len(pepper) <= _BLOCK_BYTES else hashlib.sha256(pepper).digest()
+    block = block.ljust(_BLOCK_BYTES, b"\0")
+    inner, outer = (bytes([byte ^ pad for byte in block]) for pad in (0x36, 0x5C))
+    return hashlib.sha256(inner), hashlib.sha256(outer)
 
 
 def member_of(payer: str, user_id: str) -> str | None:
@@ -79,6 +86,7 @@ def member_digest(payer: str, member: str) -> str:
     return account_digest(f"{payer}/{member}")
 
 
+@lru_cache(_PAYERS_KEPT)
 def shard_of(payer: str, shards: int) -> int:
     """The shard (0 … shards-1) of a payer: a stable hash, the same in every process and release."""
     digest = hashlib.blake2b(payer.encode(), digest_size=8, person=b"qg-shard").digest()

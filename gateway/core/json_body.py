@@ -7,7 +7,8 @@ so a key given twice cannot mean one thing here and another upstream.
 
 from __future__ import annotations
 
-from typing import Any
+from types import GenericAlias
+from typing import Annotated, Any
 
 import msgspec
 
@@ -15,13 +16,37 @@ from gateway.core.refusal import Case, Refused
 
 DEPTH_MAX = 64  # OpenAI's schemas nest a few levels; 64 leaves room for any tool's own schema
 _INTEGER_MAX = 2**63 - 1
+_USUAL_DEPTH_MAX = 8  # a decoder's size doubles with each level
 
+
+def _bounded(levels: int) -> Any:
+    """The type of JSON objects of so many levels, whose integers are within bounds."""
+    integer = Annotated[int, msgspec.Meta(ge=-_INTEGER_MAX, le=_INTEGER_MAX)]
+    plain: Any = str | bool | integer | float | None
+    value: Any = plain
+    for _ in range(levels - 1):
+        value = plain | GenericAlias(list, (value,)) | GenericAlias(dict, (str, value))
+    return GenericAlias(dict, (str, value))
+
+
+_usual_decoder: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(
+    _bounded(_USUAL_DEPTH_MAX)
+)
 _decoder = msgspec.json.Decoder()
 _encoder = msgspec.json.Encoder()
 
 
 def read_object(raw: bytes) -> dict[str, Any]:
     """The body as a dict of plain values; Refused with `invalid_json` and the reason otherwise."""
+    try:
+        # Bounds that are checked while reading cost nothing; nearly all bodies are within these.
+        return _usual_decoder.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _read_any(raw)
+
+
+def _read_any(raw: bytes) -> dict[str, Any]:
+    """Deep bodies, and the reason to refuse one."""
     try:
         value = _decoder.decode(raw)
     except RecursionError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gateway.core.prompt.pictures import PictureRule
 
@@ -24,6 +24,11 @@ class Weights:
 
     cached_per_mille: int = PER_MILLE
     reasoning_per_mille: int = PER_MILLE
+    spare_nothing: bool = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        whole = self.cached_per_mille == self.reasoning_per_mille == PER_MILLE
+        object.__setattr__(self, "spare_nothing", whole)
 
 
 @dataclass(frozen=True, slots=True)

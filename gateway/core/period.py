@@ -63,6 +63,8 @@ class Calendar:
     def period_at(self, now_ms: int) -> Period:
         """The period that `now_ms` lies in. ValueError for an unknown zone or a day not in 1-31."""
         day, zone, since_ms = self.anchor_day, self.zone, self.since_ms
+        if not since_ms:  # never changed, as most
+            return period_at(now_ms, day, zone)
         if now_ms < since_ms and self.prior_anchor_day is not None and self.prior_zone is not None:
             day, zone, since_ms = self.prior_anchor_day, self.prior_zone, self.prior_since_ms
         period = period_at(now_ms, day, zone)

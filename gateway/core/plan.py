@@ -7,10 +7,8 @@ builds them has checked them: every name that is referred to exists and every nu
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
-
-from gateway.core.models import covers
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +31,17 @@ class Tier:
     shadow: bool
     packs: PackOffer | None
     models: tuple[str, ...]
+    _names: frozenset[str] = field(init=False, repr=False, compare=False)
+    _beginnings: tuple[str, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        patterns = [name for name in self.models if name.endswith("*")]
+        object.__setattr__(self, "_names", frozenset(self.models))
+        object.__setattr__(self, "_beginnings", tuple([name[:-1] for name in patterns]))
 
     def allows(self, model: str) -> bool:
         """Whether a user of this tier may call the entry named `model`."""
-        return any(covers(allowed, model) for allowed in self.models)
+        return model in self._names or model.startswith(self._beginnings)
 
 
 @dataclass(frozen=True, slots=True)

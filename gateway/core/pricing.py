@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from functools import partial
 
 from gateway.core.models import PER_MILLE, Weights
 from gateway.core.usage import Usage
@@ -18,6 +19,7 @@ from gateway.core.usage import Usage
 DEFAULT_LINE = "*"
 NANO = 10**9
 _MILLION = 10**6
+_ANY_LENGTH = 2**63
 # The ordinary tier, by its names or left open; and the other name of a tier that answers know as
 # `priority` (the `service_tier` parameter in OpenAI's API reference, November 2026).
 ORDINARY_TIERS = frozenset({"auto", "default", "standard"})
@@ -31,7 +33,8 @@ class Price:
     `id` is the version's. `is_default`: nobody priced this, the default line was taken. Writing to
     the cache costs what input does where it has no price; audio without one is not sold here.
     `long` takes the line's place for a prompt of more than `long_above_tokens`, `tiers` do for the
-    service tiers, and `otherwise`, the default line, for what has no price here.
+    service tiers, and `otherwise`, the default line, for what has no price here. `dearest_*` are of
+    this line alone; `held_*` of it and all its tiers, for prompts of up to `short_tokens`.
     """
 
     id: str
@@ -48,14 +51,22 @@ class Price:
     otherwise: Price | None = None
     dearest_input_nano_gbp: int = field(init=False, repr=False, compare=False)
     dearest_output_nano_gbp: int = field(init=False, repr=False, compare=False)
+    held_input_nano_gbp: int = field(init=False, repr=False, compare=False)
+    held_output_nano_gbp: int = field(init=False, repr=False, compare=False)
+    short_tokens: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         # Every call is held at these, so they are found once, when the list is read.
+        found = partial(object.__setattr__, self)
         cached, written = self.cached_nano_gbp, self.cache_write_nano_gbp or 0
         dearest = max(self.input_nano_gbp, cached, written, self.audio_input_nano_gbp or 0)
-        object.__setattr__(self, "dearest_input_nano_gbp", dearest)
-        dearest = max(self.output_nano_gbp, self.audio_output_nano_gbp or 0)
-        object.__setattr__(self, "dearest_output_nano_gbp", dearest)
+        found("dearest_input_nano_gbp", dearest)
+        found("dearest_output_nano_gbp", max(self.output_nano_gbp, self.audio_output_nano_gbp or 0))
+        lines = (self, *self.tiers.values())
+        found("held_input_nano_gbp", max([line.dearest_input_nano_gbp for line in lines]))
+        found("held_output_nano_gbp", max([line.dearest_output_nano_gbp for line in lines]))
+        lengths = [line.long_above_tokens for line in lines if line.long]
+        found("short_tokens", min(lengths, default=_ANY_LENGTH))
 
     def at_length(self, prompt_tokens: int) -> Price:
         """The line for a prompt of this length."""
@@ -63,8 +74,9 @@ class Price:
 
     def sells(self, used: Usage) -> bool:
         """Whether everything that was used has a price here."""
-        heard = not used.audio_input_tokens or self.audio_input_nano_gbp is not None
-        return heard and (not used.audio_output_tokens or self.audio_output_nano_gbp is not None)
+        if used.audio_input_tokens and self.audio_input_nano_gbp is None:
+            return False
+        return not used.audio_output_tokens or self.audio_output_nano_gbp is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +151,10 @@ def line_of_call(price: Price, used: Usage, service_tier: str | None = None) -> 
 
     A tier, or audio, without a price of its own is booked on the default line and marked so.
     """
-    tier = _tier_name(service_tier)
-    line = price if tier is None else price.tiers.get(tier)
-    if line is not None:
+    line: Price | None = price
+    if service_tier is not None and service_tier not in ORDINARY_TIERS:
+        line = _line_of_tier(price, service_tier)
+    if line is not None and line.long is not None:
         line = line.at_length(used.prompt_tokens)
     if line is None or not line.sells(used):
         line = price.otherwise or price
@@ -153,12 +166,26 @@ def cost_nano_gbp(line: Price, used: Usage) -> int:
 
     Upstreams do not say whether their parts overlap: what could be two things is the dearer one.
     """
+    prompt, cached, output = used.prompt_tokens, used.cached_tokens, used.output_tokens
+    apart = used.cache_write_tokens or used.audio_input_tokens or used.audio_output_tokens
+    if not apart and 0 <= cached <= prompt and output >= 0:  # nearly every call
+        millionths = (
+            (prompt - cached) * line.input_nano_gbp
+            + cached * line.cached_nano_gbp
+            + output * line.output_nano_gbp
+        )
+    else:
+        millionths = _millionths(line, used)
+    return (millionths + _MILLION // 2) // _MILLION
+
+
+def _millionths(line: Price, used: Usage) -> int:
     prompt, output = max(used.prompt_tokens, 0), max(used.output_tokens, 0)
     heard = _part(used.audio_input_tokens, prompt)
     written = _part(used.cache_write_tokens, prompt - heard)
     cached = _part(used.cached_tokens, prompt - heard - written)
     spoken = _part(used.audio_output_tokens, output)
-    millionths = (
+    return (
         (prompt - heard - written - cached) * line.input_nano_gbp
         + cached * line.cached_nano_gbp
         + written * _priced(line.cache_write_nano_gbp, line.input_nano_gbp)
@@ -166,7 +193,6 @@ def cost_nano_gbp(line: Price, used: Usage) -> int:
         + (output - spoken) * line.output_nano_gbp
         + spoken * _priced(line.audio_output_nano_gbp, line.output_nano_gbp)
     )
-    return (millionths + _MILLION // 2) // _MILLION
 
 
 def held_nano_gbp(
@@ -178,16 +204,22 @@ def held_nano_gbp(
     serve it on the ordinary one instead, and chooses any where none is asked for. Rounded up, so
     that a call within its hold never costs more than was held.
     """
-    lines = [price]
-    tier = _tier_name(service_tier)
-    if tier is not None:
-        lines.append(price.tiers.get(tier) or price.otherwise or price)
-    elif service_tier in (None, "auto"):
-        lines.extend(price.tiers.values())
-    lines.extend([line.at_length(prompt_tokens) for line in lines])
-    prompt = prompt_tokens * max([line.dearest_input_nano_gbp for line in lines])
-    output = max([line.dearest_output_nano_gbp for line in lines])
-    return -(-prompt // _MILLION), -(-output // _MILLION)
+    if service_tier is None and prompt_tokens <= price.short_tokens:  # nearly every call
+        dearest_input, dearest_output = price.held_input_nano_gbp, price.held_output_nano_gbp
+    else:
+        lines = _reachable(price, service_tier)
+        lines.extend([line.at_length(prompt_tokens) for line in lines])
+        dearest_input = max([line.dearest_input_nano_gbp for line in lines])
+        dearest_output = max([line.dearest_output_nano_gbp for line in lines])
+    return -(-prompt_tokens * dearest_input // _MILLION), -(-dearest_output // _MILLION)
+
+
+def _reachable(price: Price, service_tier: str | None) -> list[Price]:
+    if service_tier is None or service_tier == "auto":
+        return [price, *price.tiers.values()]
+    if service_tier in ORDINARY_TIERS:
+        return [price]
+    return [price, _line_of_tier(price, service_tier) or price.otherwise or price]
 
 
 def charged_tokens(
@@ -202,6 +234,8 @@ def charged_tokens(
     Never more than prompt plus output. Cached tokens are part of the prompt and reasoning tokens
     part of the output; an upstream that claims more is not believed.
     """
+    if weights.spare_nothing and prompt_tokens >= 0 and output_tokens >= 0:
+        return prompt_tokens + output_tokens
     prompt, output = max(prompt_tokens, 0), max(output_tokens, 0)
     cached, reasoning = _part(cached_tokens, prompt), _part(reasoning_tokens, output)
     spared_per_mille = cached * (PER_MILLE - weights.cached_per_mille) + reasoning * (
@@ -210,11 +244,9 @@ def charged_tokens(
     return prompt + output - spared_per_mille // PER_MILLE
 
 
-def _tier_name(service_tier: str | None) -> str | None:
-    """The name under which a service tier has its line; None for the ordinary one."""
-    if service_tier is None or service_tier in ORDINARY_TIERS:
-        return None
-    return OTHER_NAMES.get(service_tier, service_tier)
+def _line_of_tier(price: Price, service_tier: str) -> Price | None:
+    """The line of a tier that is not the ordinary one; None without a price of its own."""
+    return price.tiers.get(OTHER_NAMES.get(service_tier, service_tier))
 
 
 def _part(tokens: int, whole: int) -> int:

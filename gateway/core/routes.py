@@ -49,6 +49,9 @@ def match_route(method: str, raw_target: str) -> tuple[Route, str]:
     dot segments, empty segments, absolute targets and `//host` all end here. The refusal of an
     operation that OpenAI has tells why it is refused here.
     """
+    route = _EXACT.get((method, raw_target))
+    if route is not None:
+        return route, ""
     path = raw_target.partition("?")[0]
     route = _EXACT.get((method, path))
     if route is not None:

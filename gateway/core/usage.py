@@ -6,12 +6,15 @@ their APIs, and what they share is here. How tokens become charges is not known 
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
 TOKENS_MAX: Final = 2**40
 """No call uses a trillion tokens; a larger figure is a fault of whoever wrote it."""
+
+Tokens = Annotated[int, msgspec.Meta(ge=0, le=TOKENS_MAX)]
+"""A believable count, for decoders."""
 
 LABEL_CHARS_MAX: Final = 128
 """Ids and service tiers go into headers, logs and the ledger; OpenAI's ids have 38 characters."""

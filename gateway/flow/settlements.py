@@ -73,13 +73,14 @@ class Settlements:
 
     async def settle(self, hold: Hold, ending: Ending) -> int:
         """End a hold with a row in the ledger; the tokens charged. Never raises."""
-        event = usage_event(hold, ending)
+        line = line_of_ending(hold, ending)
+        event = usage_event(hold, ending, line)
         await self._begin(self._settlement(hold, "settle", event))
         self._metrics.charged(event, hold.hold_tokens)
         was_counted = hold.prompt_tokens > 0 and not hold.prompt_is_bound
         if ending.quality == "measured" and was_counted:
             self._metrics.prompt_measured(hold.model, hold.prompt_tokens, event.prompt_tokens)
-        if line_of_ending(hold, ending).is_default:
+        if line.is_default:
             self._metrics.unpriced(hold.model)
         return event.charged_tokens
 

@@ -15,10 +15,13 @@ from gateway.core.refusal import Case, Refused
 
 CAPS: Final = ("max_completion_tokens", "max_tokens", "n_predict")
 """`n_predict` is llama.cpp's own name; its server reads that one first, where both are sent."""
+_NAMES: Final = frozenset(CAPS)
 
 
 def asked_cap(body: Mapping[str, Any], least: int = 1) -> int | None:
     """The caller's cap, the smallest where there are several; None when it names none."""
+    if _NAMES.isdisjoint(body):
+        return None
     smallest: int | None = None
     for name in CAPS:
         cap = whole(body, name, None, least)
@@ -38,5 +41,6 @@ def cap_bounds(called: str, asked: int | None, model: Model) -> tuple[int, int]:
             param="model",
         )
     wanted = model.output_tokens_default if asked is None else asked
-    wanted = min(wanted, model.output_tokens_max)
-    return wanted, min(wanted, model.output_tokens_min)
+    if wanted > model.output_tokens_max:
+        wanted = model.output_tokens_max
+    return wanted, wanted if wanted < model.output_tokens_min else model.output_tokens_min

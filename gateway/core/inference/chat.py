@@ -39,6 +39,10 @@ from gateway.core.sse import SseEvent
 
 # A stored prompt, and a search that is billed by the call.
 _UNSUPPORTED = STORED | {"prompt", "web_search_options"}
+# What a body is looked through for only where it has one of these; most have none.
+_OPTIONS = frozenset(
+    {"audio", "modalities", "n", "prediction", "service_tier", "stream_options", "tools"}
+)
 _MODALITIES = ("text", "audio")
 _METERED_PARTS = ("text", "refusal", "image_url", "input_audio")
 _METERED_TOOLS = ("function", "custom")
@@ -52,18 +56,19 @@ class ChatRequest(msgspec.Struct, frozen=True, gc=False):
     body: Mapping[str, Any]
     model: str
     stream: bool
-    asked_usage: bool
-    choices: int
-    output_tokens_asked: int | None
-    predicted: Any
-    sound: str | None
+    asked_usage: bool = False
+    choices: int = 1
+    output_tokens_asked: int | None = None
+    predicted: Any = None
+    sound: str | None = None
     service_tier: str | None = None
     pictures: tuple[Picture, ...] = ()
 
     @property
     def text_only(self) -> bool:
-        plain = self.sound is None and self.predicted is None and not self.pictures
-        return plain and has_no_more_tokens_than_bytes(self.body)
+        if self.pictures or self.sound is not None or self.predicted is not None:
+            return False
+        return has_no_more_tokens_than_bytes(self.body)
 
     def count_prompt(self, model: Model, count: Count) -> int:
         """With the prediction: what of it is not used is billed beside the answer."""
@@ -111,6 +116,15 @@ def judge_chat(raw: bytes) -> ChatRequest:
     refuse_fields(body, _UNSUPPORTED)
     model = model_of(body)
     pictures, heard = _judge_messages(body.get("messages"))
+    if _OPTIONS.isdisjoint(body):
+        return ChatRequest(
+            body=body,
+            model=model,
+            stream=flag(body, "stream"),
+            output_tokens_asked=asked_cap(body),
+            sound=heard,
+            pictures=pictures,
+        )
     _judge_tools(body.get("tools"))
     return ChatRequest(
         body=body,
@@ -122,7 +136,7 @@ def judge_chat(raw: bytes) -> ChatRequest:
         predicted=_predicted(body),
         sound=_spoken(body) or heard,
         service_tier=service_tier_of(body),
-        pictures=tuple(pictures),
+        pictures=pictures,
     )
 
 
@@ -162,7 +176,7 @@ def _spoken(body: Mapping[str, Any]) -> str | None:
     return "audio" if audio is not None else None
 
 
-def _judge_messages(messages: Any) -> tuple[list[Picture], str | None]:
+def _judge_messages(messages: Any) -> tuple[tuple[Picture, ...], str | None]:
     """The pictures in all messages, and where the first recording stands; Refused when a message is
     malformed. Where something stands is put into words only once somebody needs to know."""
     if not isinstance(messages, list) or not messages:
@@ -175,6 +189,8 @@ def _judge_messages(messages: Any) -> tuple[list[Picture], str | None]:
         if message.get("audio"):
             raise unsupported(f"messages[{place}].audio", "is not available through this gateway")
         content = message.get("content")
+        if isinstance(content, str):
+            continue
         if isinstance(content, list):
             for number, part in enumerate(content):
                 if _is_text(part):
@@ -185,9 +201,9 @@ def _judge_messages(messages: Any) -> tuple[list[Picture], str | None]:
                     pictures.append(picture)
                 elif part["type"] == "input_audio":
                     heard = heard or where
-        elif content is not None and not isinstance(content, str):
+        elif content is not None:
             raise invalid(f"messages[{place}].content", "text or a list of content parts")
-    return pictures, heard
+    return tuple(pictures), heard
 
 
 def _is_text(part: Any) -> bool:

@@ -12,7 +12,8 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from gateway.core.usage import Apart, Usage, believe, detail, label, usage_of
+from gateway.core.inference.chat_usage import UsualUsage, read_usage
+from gateway.core.usage import Usage, believe, label
 
 _TEXT_KEYS: Final = frozenset(
     {"content", "refusal", "reasoning_content", "reasoning", "text", "name", "arguments", "input"}
@@ -110,6 +111,12 @@ class Completion(_Answer, frozen=True, gc=False):
         return [choice.finish_reason for choice in self.choices or () if choice.finish_reason]
 
 
+class _UsualCompletion(Completion, frozen=True, gc=False):
+    """One whose usage is of OpenAI's own shape, as nearly all are."""
+
+    wire_usage: UsualUsage | None = msgspec.field(default=None, name="usage")
+
+
 class Chunk(_Answer, frozen=True, gc=False):
     """The data of one event of a stream."""
 
@@ -140,6 +147,7 @@ class Chunk(_Answer, frozen=True, gc=False):
 
 _Said = TypeVar("_Said", Completion, Chunk)
 _DONE: Final = Chunk()
+_usual_decoder = msgspec.json.Decoder(_UsualCompletion)
 _completion_decoder = msgspec.json.Decoder(Completion)
 _chunk_decoder = msgspec.json.Decoder(Chunk)
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -147,6 +155,10 @@ _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 def read_completion(raw: bytes) -> Completion:
     """The body of an answer that is not a stream. Never raises."""
+    try:
+        return _usual_decoder.decode(raw)
+    except _UNREADABLE:
+        pass
     try:
         return _completion_decoder.decode(raw)
     except _UNREADABLE:
@@ -177,24 +189,6 @@ def without_echo(said: _Said, prompt: str | None) -> _Said:
         for choice in said.choices
     ]
     return msgspec.structs.replace(said, choices=choices)
-
-
-def read_usage(wire: Any) -> Usage | None:
-    """Chat's usage object, or None when it is missing, zero, negative, absurd or not integers."""
-    if not isinstance(wire, dict):
-        return None
-    prompt, output = wire.get("prompt_tokens_details"), wire.get("completion_tokens_details")
-    return usage_of(
-        wire.get("prompt_tokens"),
-        detail(prompt, "cached_tokens"),
-        wire.get("completion_tokens"),
-        detail(output, "reasoning_tokens"),
-        Apart(
-            cache_write=detail(prompt, "cache_write_tokens"),
-            audio_input=detail(prompt, "audio_tokens"),
-            audio_output=detail(output, "audio_tokens"),
-        ),
-    )
 
 
 def _message_texts(message: _Message, found: list[str]) -> None:

@@ -20,7 +20,7 @@ STORED: Final = frozenset({"background", "container", "conversation", "previous_
 """Objects of the one upstream account, and work that ends after its answer."""
 
 # Upstream takes `metadata` only for answers that it stores.
-_LEFT_OUT: Final = (*CAPS, "metadata", "store")
+_LEFT_OUT: Final = frozenset({*CAPS, "metadata", "store"})
 
 
 def asked_usage(body: Mapping[str, Any]) -> bool:
@@ -34,8 +34,9 @@ def asked_usage(body: Mapping[str, Any]) -> bool:
 def sent_body(body: Mapping[str, Any], stream: bool, sending: Sending) -> dict[str, Any]:
     """The body on its way to an upstream, still without a cap."""
     sent = dict(body)
-    for name in _LEFT_OUT:
-        sent.pop(name, None)
+    if not _LEFT_OUT.isdisjoint(sent):
+        for name in _LEFT_OUT:
+            sent.pop(name, None)
     sent["model"] = sending.model
     if not sending.dialect.stream_usage:
         sent.pop("stream_options", None)

@@ -43,6 +43,7 @@ _UNSHOWN: Final[Mapping[str, type]] = {
     "additionalProperties": bool,
     "$schema": str,
 }
+_SHOWN_ANEW: Final = frozenset({"tools", "functions", "response_format"})
 _NUMBERS: Final = frozenset({int, float})  # true and false are neither
 _CONTAINERS: Final = (dict, list)
 _NUMERIC: Final = {"integer": "number"}
@@ -77,8 +78,9 @@ def has_no_more_tokens_than_bytes(body: Mapping[str, Any]) -> bool:
     and two things in them may grow: numbers in a list, which get ` | ` between them, and floats
     (1e15 is shown with all its digits).
     """
-    shown = [body[name] for name in ("tools", "functions", "response_format") if name in body]
-    return not any(map(grows, shown))
+    if _SHOWN_ANEW.isdisjoint(body):
+        return True
+    return not any(grows(body[name]) for name in _SHOWN_ANEW if name in body)
 
 
 def grows(value: Any) -> bool:

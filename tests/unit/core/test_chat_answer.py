@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.core.inference.chat_answer import read_chunk, read_completion, read_usage
+from gateway.core.inference.chat_answer import read_chunk, read_completion
+from gateway.core.inference.chat_usage import read_usage
 from gateway.core.usage import TOKENS_MAX, Usage, believe
 
 WIRE = {
@@ -50,6 +51,17 @@ JSON = st.recursive(
 
 def body(**fields: Any) -> bytes:
     return json.dumps(fields).encode()
+
+
+ODD: st.SearchStrategy[Any] = st.sampled_from(
+    [None, True, -1, 4.0, "4", [], {}, TOKENS_MAX + 1, 2**70]
+)
+COUNTS = st.integers(0, 12) | st.integers(0, 12) | st.just(TOKENS_MAX) | ODD
+
+
+def parts(*names: str) -> st.SearchStrategy[Any]:
+    """The details of a usage, mostly of the right shape."""
+    return ODD | st.fixed_dictionaries({}, optional=dict.fromkeys(names, COUNTS))
 
 
 def completion(usage: Any, **message: Any) -> bytes:
@@ -132,6 +144,22 @@ def test_what_is_priced_apart_is_read_and_clamped() -> None:
     assert read_usage(WIRE | details) == Usage(
         *(19, 4, 10, 0), cache_write_tokens=19, audio_output_tokens=10
     )
+
+
+@settings(deadline=None)
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "prompt_tokens": COUNTS,
+            "completion_tokens": COUNTS,
+            "prompt_tokens_details": parts("cached_tokens", "cache_write_tokens", "audio_tokens"),
+            "completion_tokens_details": parts("reasoning_tokens", "audio_tokens"),
+        },
+    )
+)
+def test_a_whole_answer_tells_the_usage_that_its_plain_values_tell(wire: dict[str, Any]) -> None:
+    assert read_completion(body(choices=[], usage=wire)).usage == read_usage(wire)
 
 
 @pytest.mark.parametrize("total", [None, 0, 30, 10**30, "29"])

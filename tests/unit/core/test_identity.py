@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import re
 
 import pytest
@@ -49,6 +50,12 @@ def test_a_key_tells_its_bytes_apart_and_fits_a_header(one: bytes, other: bytes)
 def test_a_key_of_less_chance_is_refused(length: int) -> None:
     with pytest.raises(ValueError, match="32 bytes"):
         format_key(b"\0" * length)
+
+
+@pytest.mark.parametrize("length", [0, 1, 32, 63, 64, 65, 200])
+def test_a_digest_is_the_hmac_that_every_release_and_every_tool_computes(length: int) -> None:
+    pepper = bytes(range(length))
+    assert key_digest("qg_a", pepper) == hmac.digest(pepper, b"qg_a", "sha256")
 
 
 def test_a_digest_needs_the_pepper() -> None:

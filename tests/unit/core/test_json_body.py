@@ -107,6 +107,7 @@ def test_an_integer_beyond_64_bits_is_refused_wherever_it_stands(digits: str) ->
         f'{{"a":[1,{digits},2]}}',
         f'{{"a":[{{}},"b",1,null,{digits},[],true]}}',
         f'{{"a":[[1],[2,{digits}]]}}',
+        *('{"a":' * levels + digits + "}" * levels for levels in (7, 8, 9, DEPTH_MAX)),
     ):
         assert refusal(raw.encode()).case is Case.INVALID_JSON
 
