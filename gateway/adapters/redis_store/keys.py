@@ -16,7 +16,7 @@ from gateway.core.identity import account_digest, member_digest, shard_of
 
 SCHEMA_VERSION = 3
 
-# Two digests and eight names cost 8 us; some 1 KB for each of the payers who called last.
+# Two digests and eight names cost 8 us; some 2 KB for each of the payers who called last.
 _PAYERS_KEPT = 8192
 
 

@@ -62,7 +62,7 @@ class RedisQuotaStore:
         self._shards = shards
         self._reserve_script, self._settle_script = scripts["reserve"], scripts["settle"]
 
-    # `reserve` and `settle` bring the coroutine of the call itself: each layer would cost a turn.
+    # `reserve` and `settle` bring the coroutine of the call itself: every request asks for both.
     def reserve(self, ask: ReserveAsk) -> Coroutine[Any, Any, ReserveReply]:
         rid, member, limits = ask.rid, ask.member, ask.limits
         keys = hold_keys(ask.payer, ask.tier, member, self._shards)
