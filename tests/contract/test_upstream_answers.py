@@ -40,6 +40,13 @@ async def test_an_answer_without_headers_is_json(open_to: OpenTo) -> None:
     assert head == UpstreamHead(200, "application/json", None, None, ())
 
 
+async def test_of_two_headers_of_one_name_the_first_counts(open_to: OpenTo) -> None:
+    answer = http(b"{}", "x-request-id: 1", "X-Request-Id: 2", "Retry-After: 1", "retry-after: 2")
+    async with serving(answer).running() as server, open_to(server.url) as upstream:
+        head, _ = await asked(upstream)
+    assert head == UpstreamHead(200, "application/json", "1", "1", ())
+
+
 @pytest.mark.parametrize("value", ["x" * 201, "caf\udce9", "\udcff", "a\tb", ""])
 async def test_a_header_that_could_not_be_relayed_or_booked_is_left_out(
     open_to: OpenTo, value: str

@@ -104,7 +104,7 @@ async def silence(open_to: OpenTo, url: str) -> Exception:
 def idle(upstream: AnyUpstream) -> int:
     """How many open connections wait for the next call."""
     if isinstance(upstream, DirectUpstream):
-        (site,) = upstream._sites.values()
+        (site,) = upstream.sites.values()
         return len(site._idle)
     connector = upstream._session.connector
     assert connector is not None

@@ -54,7 +54,8 @@ class Answer(ResponseReader):
     async def read(self) -> bytes:
         if not self.is_complete:
             await self._read_on()
-        data = self._take()
+        data = b"".join(self.parts)
+        self.parts.clear()
         if len(data) > BODY_BYTES_MAX:
             raise UpstreamBroke(_TOO_LARGE)
         return data
@@ -89,7 +90,12 @@ class Answer(ResponseReader):
         except asyncio.CancelledError:
             self.drop()
             raise
-        return self._take()
+        data = b"".join(self.parts)  # of a single one that is the part itself
+        self.parts.clear()
+        if self._size > BUFFER_BYTES_MAX and self._line is not None:
+            self._line.resume()
+        self._size = 0
+        return data
 
     async def close(self) -> None:
         if self._line is not None:
@@ -109,14 +115,6 @@ class Answer(ResponseReader):
             self._trouble = UpstreamBroke("the call was given up")
             line.drop()
 
-    def _take(self) -> bytes:
-        data = b"".join(self.parts)  # of a single one that is the part itself
-        self.parts.clear()
-        if self._size > BUFFER_BYTES_MAX and self._line is not None:
-            self._line.resume()
-        self._size = 0
-        return data
-
     # --- the connection's side -----------------------------------------------------------------
 
     def put(self, data: bytes) -> None:
@@ -129,7 +127,9 @@ class Answer(ResponseReader):
             if self._size > BUFFER_BYTES_MAX and not self._is_wanted_whole:
                 assert self._line is not None
                 self._line.pause()
-        self.wake()
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     def end(self, *, in_order: bool) -> None:
         """The server ended the connection. UpstreamBroke when the answer has not come whole."""

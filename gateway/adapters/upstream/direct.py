@@ -25,14 +25,12 @@ class DirectUpstream:
         self.wheel = Wheel()
         is_tls = any(origin.base_url.startswith("https:") for origin in origins.values())
         tls = verified_tls() if is_tls else None
-        self._sites = {
-            name: Site(name, origin, self.wheel, tls) for name, origin in origins.items()
-        }
+        self.sites = {name: Site(name, origin, self.wheel, tls) for name, origin in origins.items()}
         self.wheel.start()
 
     def send(self, call: UpstreamCall) -> Coroutine[Any, Any, Answer]:
         """See the port."""
-        return self._sites[call.upstream].send(call)
+        return self.sites[call.upstream].send(call)
 
     async def close(self) -> None:
         """Close all connections, those in use too."""

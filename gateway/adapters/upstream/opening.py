@@ -16,7 +16,7 @@ from urllib.request import getproxies, proxy_bypass
 from gateway.adapters.upstream.direct import DirectUpstream
 from gateway.adapters.upstream.origin import Origin
 from gateway.adapters.upstream.session import SessionUpstream
-from gateway.ports.upstream import UpstreamAnswer, UpstreamCall
+from gateway.ports.upstream import Upstream, UpstreamAnswer, UpstreamCall
 
 _log = logging.getLogger("gateway.upstream")
 
@@ -32,10 +32,9 @@ class Upstreams:
         behind = {name: origin for name, origin in origins.items() if name in proxies}
         self._direct = DirectUpstream({name: origins[name] for name in origins.keys() - behind})
         self._session = SessionUpstream(behind, proxies) if behind else None
-        self._by_name: dict[str, DirectUpstream | SessionUpstream] = {}
-        for name in origins:
-            proxied = self._session if name in proxies else None
-            self._by_name[name] = proxied or self._direct
+        self._by_name: dict[str, Upstream] = {**self._direct.sites}
+        if self._session is not None:
+            self._by_name |= dict.fromkeys(behind, self._session)
 
     def send(self, call: UpstreamCall) -> Coroutine[Any, Any, UpstreamAnswer]:
         """See the port."""

@@ -26,9 +26,9 @@ _BEGINNING = b"HTTP/1."
 # The headers that are read, with their values. Of a head that llhttp has let pass: each header is
 # on a line of its own there, and no name is followed by a space.
 _NAMES = "|".join(sorted({*READ_HEADERS, "content-length", "transfer-encoding"}))
-_find_headers = re.compile(
+_split_headers = re.compile(
     rf"\n({_NAMES}):[ \t]*([^\r]*[^\r \t]|)", re.ASCII | re.IGNORECASE
-).findall
+).split
 # Of these, two of a kind would be a matter of taste; of Content-Length llhttp refuses a second.
 _SINGLE = ("transfer-encoding", "content-encoding")
 # What never has a body, whatever its head says; and is never an answer to what is asked here.
@@ -127,12 +127,12 @@ class ResponseReader:
             raise UpstreamBroke("the answer would change the protocol") from None
         except HttpParserError as error:
             raise UpstreamBroke(f"the answer is not HTTP/1: {error}") from None
-        found = _find_headers(head.decode("latin-1"))
-        headers: dict[str, str] = {}
-        for name, value in reversed(found):  # the first of a name counts
-            headers[name.lower()] = value
-        if len(headers) < len(found):
-            _refuse_doubles([name.lower() for name, _ in found])
+        split = _split_headers(head.decode("latin-1"))  # between, name, value, between, ...
+        # Turned round, so that the first of two that have one name counts.
+        names = list(map(str.lower, split[-3::-3]))
+        headers = dict(zip(names, split[-2::-3], strict=True))
+        if len(headers) < len(names):
+            _refuse_doubles(names)
         status = parser.get_status_code()
         if 100 <= status < 200:
             self._skip_interim(status, headers)
@@ -167,14 +167,15 @@ class ResponseReader:
         self.is_complete = self._left == 0
 
     def _feed_plain(self, data: bytes) -> None:
-        self.parts.append(data)
-        if self._left is not None:
-            self._left = left = self._left - len(data)
+        left = self._left
+        if left is not None:
+            self._left = left = left - len(data)
             if left <= 0:
                 self.is_complete = True
                 if left < 0:  # nobody asked for more
-                    self.parts[-1] = data[:left]
+                    data = data[:left]
                     self.is_reusable = False
+        self.parts.append(data)
 
     def _feed_chunked(self, parser: HttpResponseParser, data: bytes) -> None:
         parts_before = len(self.parts)
