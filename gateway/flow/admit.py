@@ -236,10 +236,10 @@ class Admission:
             asked.price, asked.prompt_tokens, asked.service_tier
         )
         return ReserveAsk(
-            rid=asked.rid,
-            payer=identity.payer,
-            tier=tier.name,
-            rev=identity.rev,
+            asked.rid,  # by place: with more than 15 by name, CPython makes a dict of them first
+            identity.payer,
+            tier.name,
+            identity.rev,
             period_start_ms=period.start_ms,
             period_end_ms=period.end_ms,
             limits=self.limits[tier.name],
