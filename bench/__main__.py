@@ -54,6 +54,9 @@ def _add_options(name: str, part: Part, parser: argparse.ArgumentParser) -> None
         known = {each.name for each in cpu.CASES}
         parser.add_argument("--case", action="append", choices=sorted(known), help="only these")
         parser.add_argument("--quick", action="store_true", help="without wrk and nginx")
+        parser.add_argument(
+            "--bare-loop", choices=("asyncio", "uvloop"), default="", help="of the pass-through"
+        )
     elif name == "streams":
         parser.add_argument("--streams", type=int, default=open_streams.STREAMS)
     elif name == "drain":
@@ -86,7 +89,7 @@ def _cpu(options: Options) -> Facts:
     cases: tuple[cpu.Case, ...] = cpu.QUICK if options.quick else cpu.CASES
     if options.case:
         cases = tuple(case for case in cpu.CASES if case.name in options.case)
-    return cpu.run(cases, options.rounds, options.seconds, _show)
+    return cpu.run(cases, options.rounds, options.seconds, _show, options.bare_loop)
 
 
 def _show(case: cpu.Case, subject: str, reading: Reading) -> None:

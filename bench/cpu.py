@@ -71,15 +71,20 @@ Watch = Callable[[Case, str, Reading], None]
 Send = Callable[[Subject], Reading]
 
 
-def run(cases: Sequence[Case], rounds: int, seconds: float, watch: Watch) -> dict[str, Any]:
+def run(
+    cases: Sequence[Case], rounds: int, seconds: float, watch: Watch, bare_loop: str = ""
+) -> dict[str, Any]:
     """Measure these cases on one gateway, then compare its books. BenchError if they disagree.
 
-    nginx and wrk are needed only where a case is not of QUICK.
+    nginx and wrk are needed only where a case is not of QUICK. `bare_loop`: the opponent's event
+    loop, where it is to be another than the gateway's.
     """
     with comparison() if set(cases) <= set(QUICK) else whole_comparison() as rig:
+        rig.bare_loop = bare_loop
         found = [compare(rig, case, rounds, seconds, watch) for case in cases]
         return {
             "loop": rig.loop,
+            "bare_loop": bare_loop or rig.loop,
             "rounds": rounds,
             "seconds": seconds,
             "books": rig.check_books(),
@@ -169,10 +174,17 @@ def table(facts: dict[str, Any]) -> Table:
         "core used",
     )
     notes = (
-        f"Event loop of both: {facts['loop']}. {facts['rounds']} rounds of {facts['seconds']:g} s "
+        f"{_loops(facts)} {facts['rounds']} rounds of {facts['seconds']:g} s "
         "in turn; medians, and of the ratio also the least and the greatest round.",
         "Where the core used is well below 100 %, the other core was full, which carries upstream, "
         "stores, jobs and load; requests/s tell then about that core.",
         f"{facts['books']}.",
     )
     return Table("CPU time a request", columns, rows, notes)
+
+
+def _loops(facts: dict[str, Any]) -> str:
+    loop, bare_loop = facts["loop"], facts.get("bare_loop", facts["loop"])
+    if loop == bare_loop:
+        return f"Event loop of both: {loop}."
+    return f"Event loop of the gateway: {loop}, of the pass-through: {bare_loop}."

@@ -49,6 +49,7 @@ class Rig:
         self._core, other = cores()
         self._stack.enter_context(kept_on(other))
         self.answered = self.cut_max = 0
+        self.bare_loop = ""  # of the pass-through; empty: that of the gateway
         self._gateway = GatewayStack(place, lanes, env)
 
     def start(self) -> None:
@@ -70,8 +71,8 @@ class Rig:
     def bare(self, lane: str) -> Subject:
         """A pass-through to this lane's upstream, started at the first call."""
         if lane not in self._bares:
-            port, name = free_port(), f"bare-{lane}"
-            argv = python("bench.bare", str(port), self._lanes[lane].url, UPSTREAM_KEY, self.loop)
+            port, name, loop = free_port(), f"bare-{lane}", self.bare_loop or self.loop
+            argv = python("bench.bare", str(port), self._lanes[lane].url, UPSTREAM_KEY, loop)
             process = Process(name, argv, self.place, self.env)
             self._stack.callback(process.stop)
             process.ready()
