@@ -67,7 +67,7 @@ def gave_up(error: UpstreamUnreachable | UpstreamBroke | UpstreamSilent) -> Refu
         )
     return Refused(
         Case.UPSTREAM_UNAVAILABLE,
-        "The model's service closed the connection before it answered. Nothing was charged.",
+        "The model's service broke off, or sent what is no answer. Nothing was charged.",
     )
 
 

@@ -288,6 +288,21 @@ async def test_idle_connections_that_the_server_dropped_are_replaced(
     assert reply.booked == [row]
 
 
+async def test_a_server_that_has_said_goodbye_is_away_and_no_fault_of_ours(
+    pool: Pool, ledger: PostgresLedger
+) -> None:
+    """Its word is read, the end of the connection not yet: the driver calls that its own fault."""
+    said = b"SFATAL\0C57P01\0Mterminating connection due to administrator command\0\0"
+    goodbye = b"E" + (len(said) + 4).to_bytes(4, "big") + said
+    await ledger.alive_gateways(None)
+    inside: Any = pool
+    for holder in inside._holders:
+        if holder._con is not None:
+            holder._con._protocol.data_received(goodbye)
+    with pytest.raises(LedgerUnavailable):
+        await ledger.alive_gateways(None)
+
+
 async def test_money_is_shown_in_pounds_exactly(pool: Pool, ledger: PostgresLedger) -> None:
     await ledger.book([sample_row("1-0", cost_nano_gbp=1), sample_row("2-0")], [], no_doubles)
     shown = await pool.fetch("SELECT cost_gbp::text FROM ledger_gbp ORDER BY ledger_gbp.cost_gbp")

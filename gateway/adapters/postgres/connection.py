@@ -111,6 +111,9 @@ def translated() -> Iterator[None]:
         raise (Rejected if isinstance(error, ValueError) else LedgerUnavailable)(
             _text(error)
         ) from error
+    except asyncpg.InternalClientError as error:
+        # The server has said goodbye on a waiting connection, and its end was not read yet.
+        raise LedgerUnavailable(_text(error)) from error
     except OSError as error:  # refused, reset, and every TimeoutError
         raise LedgerUnavailable(_text(error)) from error
 
