@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
@@ -46,37 +46,20 @@ class PlainCalls:
         rid: str = "",
         read: Read[Any] | None = None,
     ) -> Any:
-        started_s = time.monotonic()
-        until_s = asyncio.get_running_loop().time() + self._deadline_s
-        connection = await self._send(script, (keys, args), until_s)
-        times_s = (started_s, until_s)
-        reply = await self._reply(connection, script, (keys, args), times_s)
-        check_echo(reply, rid.encode())
-        return read(reply) if read else reply
+        return await (await self._ask(script, (keys, args), rid, read))
 
     async def send(
         self, script: Script, keys: Keys, args: Args, rid: str, read: Read[T]
     ) -> asyncio.Future[T]:
-        started_s = time.monotonic()
-        until_s = asyncio.get_running_loop().time() + self._deadline_s
-        connection = await self._send(script, (keys, args), until_s)
-
-        async def answer() -> T:
-            times_s = (started_s, until_s)
-            reply = await self._reply(connection, script, (keys, args), times_s)
-            check_echo(reply, rid.encode())
-            return read(reply)
-
-        return spawn(answer(), f"{script.name} {rid}", awaited=True)
+        answer = await self._ask(script, (keys, args), rid, read)
+        return spawn(answer, f"{script.name} {rid}", awaited=True)
 
     async def command(self, *parts: str | bytes | int) -> Any:
-        """One plain command under the same rules."""
         with Translated(), Deadline(asyncio.get_running_loop().time() + self._deadline_s):
             connection = await self._connections.get_connection()
             return await self._exchange(connection, parts)
 
     async def commands(self, requests: Sequence[Args]) -> list[Any]:
-        """Several plain commands in one write, their replies in order; one deadline for all."""
         with Translated(), Deadline(asyncio.get_running_loop().time() + self._deadline_s):
             connection = await self._connections.get_connection()
             try:
@@ -90,6 +73,20 @@ class PlainCalls:
 
     async def aclose(self) -> None:
         await self._connections.disconnect()
+
+    async def _ask(
+        self, script: Script, given: tuple[Keys, Args], rid: str, read: Read[Any] | None
+    ) -> Coroutine[Any, Any, Any]:
+        """Send; what comes back is to be awaited, and brings the reply or what is read of it."""
+        times_s = (time.monotonic(), asyncio.get_running_loop().time() + self._deadline_s)
+        connection = await self._send(script, given, times_s[1])
+
+        async def answer() -> Any:
+            reply = await self._reply(connection, script, given, times_s)
+            check_echo(reply, rid.encode())
+            return read(reply) if read else reply
+
+        return answer()
 
     async def _send(
         self, script: Script, given: tuple[Keys, Args], until_s: float
