@@ -114,9 +114,9 @@ class Drain:
                 return batch
             self._server_id = None
 
-    async def _book_and_read_ahead(self, batch: Batch) -> Batch:
-        """Book, and read what follows, decoded, while Postgres is at work. Whichever fails, the
-        ledger's cursors say again where to go on."""
+    async def _book_and_read_ahead(self, batch: Batch) -> Batch | None:
+        """Book, and read what follows, decoded, while Postgres is at work; None: nothing does.
+        Whichever fails, the ledger's cursors say again where to go on."""
         booked, ahead = await asyncio.gather(
             self._book(batch), self._read(batch.cursors, wait_ms=1), return_exceptions=True
         )
@@ -124,7 +124,7 @@ class Drain:
             raise booked
         if isinstance(ahead, BaseException):
             raise ahead
-        return ahead
+        return ahead or None
 
     async def _known(self) -> dict[int, Cursor]:
         known = await self._ledger.cursors()

@@ -377,6 +377,20 @@ async def test_after_a_call_that_took_too_long_others_go_elsewhere_and_younger_o
     assert len(looks) < 20  # what was given up is not looked at for ever
 
 
+async def test_a_server_that_answers_no_call_at_all_is_left(peer: Peer) -> None:
+    """Two calls that are given up one after the other are not each other's younger ones."""
+    async with calls_to(peer.url, deadline_s=0.4) as calls:
+        await answered(peer, calls)
+        old = ask(calls, RIDS[0])
+        await peer.asked_for(1)
+        await asyncio.sleep(0.2)
+        young = ask(calls, RIDS[1])
+        for call in (old, young):
+            with pytest.raises(StoreUnavailable, match="in time"):
+                await call
+        await asyncio.wait_for(peer.ended.wait(), 10.0)
+
+
 # --- which server --------------------------------------------------------------------------------
 
 

@@ -244,9 +244,8 @@ class Line(asyncio.Protocol):
         for call in overdue:
             _fail(call, TimeoutError("no reply in time"))
             call.until_s = math.inf
-        if len(overdue) < len(self._pending) or self._out:
-            self._watch()
-        else:
+        self._watch()
+        if self._timer is None and not self._out:  # nobody waits any more
             self.end(TimeoutError("no reply in time"))
 
 

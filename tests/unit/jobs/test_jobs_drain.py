@@ -214,6 +214,18 @@ async def test_what_was_read_ahead_of_a_booking_that_failed_is_read_again(
     assert outbox.reads[2] == outbox.reads[0]
 
 
+async def test_an_empty_reading_ahead_does_not_hide_what_came_after_it(
+    rig: FlowRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drain_module, "BATCH_ROWS_MAX", 2)
+    await spend(rig, 2)
+    drain, _ = drain_of(rig)
+    await drain.step()
+    await spend(rig, 1, BOB)
+    await drain.drain_all()
+    assert booked(rig) == [50] * 3
+
+
 async def test_a_reading_ahead_that_failed_takes_nothing_from_what_was_booked_beside_it(
     rig: FlowRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
