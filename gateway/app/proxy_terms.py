@@ -65,7 +65,7 @@ def proxy_settings_of(settings: Settings, terms: Terms) -> ProxySettings:
 
 def bounds_of(settings: Settings) -> Bounds:
     """What clients may take."""
-    return Bounds(request_s=settings.clients.request_s)
+    return Bounds(request_s=settings.clients.request_s, unread_s=settings.clients.unread_s)
 
 
 def repeat_terms_of(settings: Settings) -> RepeatTerms:

@@ -41,6 +41,7 @@ class Clients(Section, frozen=True):
     """What clients of the proxy may take."""
 
     request_s: ranges.SomeSeconds = 60
+    unread_s: ranges.SomeSeconds = 30
 
 
 class Cors(Section, frozen=True):

@@ -23,6 +23,8 @@ from gateway.core.refusal import Case, Refused
 from gateway.web.patience import Patience
 
 _log = logging.getLogger("gateway.http")
+# Who takes less than this while it is waited for does not read: 16 KiB in 30 s is 4 kbit/s.
+_READ_BYTES_MIN = 16_384
 _LATE: Any = object()  # stands in the queue for a head that did not come in time
 
 
@@ -43,13 +45,15 @@ Handle = Callable[[web.BaseRequest], Awaitable[Sendable]]
 class Shared:
     """What the connections of one port have in common.
 
-    `requests` waits for heads and bodies that did not come at once, and tells `late`.
+    `requests` waits for heads and bodies that did not come at once, and tells `late`; `readers`
+    waits for clients that take too little of what was sent, and tells `left_unread`.
     """
 
     handle: Handle
     not_http: Sendable
     too_slow: Sendable
     requests: Patience[Connection]
+    readers: Patience[Connection]
 
 
 class Connection(web.RequestHandler):
@@ -58,12 +62,13 @@ class Connection(web.RequestHandler):
     `in_answer`: a head was sent whose answer is not complete yet.
     """
 
-    __slots__ = ("_is_late", "_shared", "in_answer")
+    __slots__ = ("_is_late", "_shared", "_unread_bytes", "in_answer")
 
     def __init__(self, server: web.Server, shared: Shared, **kept: Any) -> None:
         super().__init__(server, **kept)
         self._shared = shared
         self._is_late = False
+        self._unread_bytes = 0
         self.in_answer = False
 
     def data_received(self, data: bytes) -> None:
@@ -91,11 +96,48 @@ class Connection(web.RequestHandler):
             raise ConnectionResetError("the client is gone")
         transport.write(data)
 
+    def pause_writing(self) -> None:
+        """Much is unread: from now on the client must read."""
+        super().pause_writing()
+        self._wait_for_reader()
+
+    def resume_writing(self) -> None:
+        """It has read."""
+        super().resume_writing()
+        self._shared.readers.end(self)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """What is unread will not be read any more."""
+        self._shared.readers.end(self)
+        super().connection_lost(exc)
+
+    def left_unread(self) -> None:
+        """A client that took too little in its time counts as one that left."""
+        transport = self.transport
+        if transport is None:
+            return
+        if self._unread_bytes - transport.get_write_buffer_size() >= _READ_BYTES_MIN:
+            self._wait_for_reader()
+        else:
+            _log.info("a client does not read and is dropped: %s", self.peername)
+            transport.abort()
+
+    def _wait_for_reader(self) -> None:
+        if self.transport is not None:
+            self._unread_bytes = self.transport.get_write_buffer_size()
+            self._shared.readers.begin(self)
+
     async def drained(self) -> None:
-        """Returns once the client has taken enough of what was sent; ConnectionError if it leaves
-        first."""
-        if self.writing_paused:
+        """Returns once the client has taken enough of what was sent; ConnectionResetError if it
+        leaves first, for which aiohttp has an error of its own or none."""
+        if not self.writing_paused:
+            return
+        try:
             await self._drain_helper()
+        except ConnectionError as error:
+            raise ConnectionResetError("the client is gone") from error
+        if self.transport is None:
+            raise ConnectionResetError("the client is gone")
 
     def cut(self) -> None:
         """Drop the connection, so that the client sees that the answer is not whole."""

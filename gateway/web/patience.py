@@ -37,7 +37,6 @@ class Patience(Generic[T]):
         self._until_s.pop(whom, None)
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._timer = None
         now_s = loop.time()
         while self._until_s:
             first, until_s = next(iter(self._until_s.items()))
@@ -46,3 +45,4 @@ class Patience(Generic[T]):
                 return
             del self._until_s[first]
             self._late(first)
+        self._timer = None

@@ -44,9 +44,11 @@ _log.addFilter(_without_bytes)
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What clients of the proxy port may take: `request_s` for a head, and again for a body."""
+    """What clients of the proxy port may take: `request_s` for a head, and again for a body;
+    `unread_s` to read some of what was sent."""
 
     request_s: float
+    unread_s: float
 
 
 class _Server(web.Server):
@@ -59,6 +61,7 @@ class _Server(web.Server):
             not_http=_last(Refused(Case.INVALID_HTTP, "The request is not valid HTTP.")),
             too_slow=_last(too_slow()),
             requests=Patience(bounds.request_s, Connection.late),
+            readers=Patience(bounds.unread_s, Connection.left_unread),
         )
 
     def __call__(self) -> web.RequestHandler:

@@ -24,7 +24,7 @@ Handle = Callable[[web.BaseRequest], Awaitable[Response]]
 
 @asynccontextmanager
 async def server(handle: Handle) -> AsyncIterator[int]:
-    listener = await listen_raw(handle, "127.0.0.1", 0, Bounds(request_s=60))
+    listener = await listen_raw(handle, "127.0.0.1", 0, Bounds(request_s=60, unread_s=60))
     try:
         yield listener.port
     finally:
