@@ -17,7 +17,13 @@ from gateway.adapters.tokenizer.bpe import BpeTokenizer
 from gateway.adapters.upstream.opening import open_upstream
 from gateway.app.children import Say
 from gateway.app.process import answer_supervisor, watch_loop
-from gateway.app.proxy_terms import origins_of, proxy_settings_of, repeat_terms_of, terms_of
+from gateway.app.proxy_terms import (
+    bounds_of,
+    origins_of,
+    proxy_settings_of,
+    repeat_terms_of,
+    terms_of,
+)
 from gateway.app.secrets_of_state import pepper_of
 from gateway.app.signals import stop_signal
 from gateway.app.stores import Stores as OpenStores
@@ -66,7 +72,9 @@ async def run_proxy(settings: Settings, name: str, tokenizer: BpeTokenizer, say:
         await stores.shards.join(secrets.token_hex(8))
         worker = Worker(settings, stores, metrics, tokenizer, upstream)
         address = settings.listen.proxy
-        listener = await listen_raw(worker.proxy.handle, address.host, address.port)
+        listener = await listen_raw(
+            worker.proxy.handle, address.host, address.port, bounds_of(settings)
+        )
         stack.push_async_callback(listener.close)
         inside = await answer_supervisor(settings, name, metrics.render, worker.ready)
         stack.push_async_callback(inside.close)

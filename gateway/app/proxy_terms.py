@@ -13,6 +13,7 @@ from gateway.flow.repeat import RepeatTerms
 from gateway.flow.terms import Terms
 from gateway.web.cors import Cors
 from gateway.web.proxy import ProxySettings
+from gateway.web.servers import Bounds
 
 
 def terms_of(settings: Settings) -> Terms:
@@ -60,6 +61,11 @@ def proxy_settings_of(settings: Settings, terms: Terms) -> ProxySettings:
         cors=Cors(settings.cors_origins),
         log_decisions=settings.log.decisions,
     )
+
+
+def bounds_of(settings: Settings) -> Bounds:
+    """What clients may take."""
+    return Bounds(request_s=settings.clients.request_s, unread_s=settings.clients.unread_s)
 
 
 def repeat_terms_of(settings: Settings) -> RepeatTerms:

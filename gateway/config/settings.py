@@ -39,6 +39,7 @@ class Settings:
 
     workers: int
     listen: Listen
+    clients: shape.Clients
     public_url: str
     cors_origins: frozenset[str]
     state_dir: Path
@@ -62,6 +63,7 @@ def settings_of(file: shape.File) -> Settings:
     return Settings(
         workers=file.workers,
         listen=_listen(file.listen),
+        clients=file.clients,
         public_url=file.public_url.rstrip("/"),
         cors_origins=frozenset(file.cors.origins),
         state_dir=Path(file.state_dir),

@@ -37,6 +37,13 @@ class Listen(Section, frozen=True):
     body_mib_max: ranges.BodyMib = 16
 
 
+class Clients(Section, frozen=True):
+    """What clients of the proxy may take."""
+
+    request_s: ranges.SomeSeconds = 60
+    unread_s: ranges.SomeSeconds = 30
+
+
 class Cors(Section, frozen=True):
     """Origins that browsers may call from."""
 
@@ -258,6 +265,7 @@ class File(Section, frozen=True, kw_only=True):
     version: Literal[1]
     workers: ranges.Workers = 1
     listen: Listen = field(default_factory=Listen)
+    clients: Clients = field(default_factory=Clients)
     public_url: ranges.WebUrl = "http://127.0.0.1:8790"
     cors: Cors = field(default_factory=Cors)
     state_dir: ranges.Text = "./var"

@@ -51,6 +51,7 @@ class Case(Enum):
     ORIGIN_NOT_ALLOWED = Terms(403, "invalid_request_error", "origin_not_allowed")
     ROUTE_NOT_AVAILABLE = Terms(404, "invalid_request_error", "route_not_available")
     INVALID_HTTP = Terms(400, "invalid_request_error", "invalid_http")
+    REQUEST_TIMEOUT = Terms(408, "invalid_request_error", "request_timeout")
     INVALID_JSON = Terms(400, "invalid_request_error", "invalid_json")
     INVALID_VALUE = Terms(400, "invalid_request_error", "invalid_value")
     UNSUPPORTED_PARAMETER = Terms(400, "invalid_request_error", "unsupported_parameter")

@@ -11,14 +11,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from aiohttp import web
 from aiohttp.http import RawRequestMessage
-from aiohttp.streams import StreamReader
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import ERROR
 
+from gateway.core.refusal import Case, Refused
+from gateway.web.patience import Patience
+
 _log = logging.getLogger("gateway.http")
+# Who takes less than this while it is waited for does not read: 16 KiB in 30 s is 4 kbit/s.
+_READ_BYTES_MIN = 16_384
+_LATE: Any = object()  # stands in the queue for a head that did not come in time
 
 
 class Sendable(Protocol):
@@ -34,19 +41,52 @@ class Sendable(Protocol):
 Handle = Callable[[web.BaseRequest], Awaitable[Sendable]]
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the connections of one port have in common.
+
+    `requests` waits for heads and bodies that did not come at once, and tells `late`; `readers`
+    waits for clients that take too little of what was sent, and tells `left_unread`.
+    """
+
+    handle: Handle
+    not_http: Sendable
+    too_slow: Sendable
+    requests: Patience[Connection]
+    readers: Patience[Connection]
+
+
 class Connection(web.RequestHandler):
-    """Answers requests by `handle`, and by `refuse` what is not HTTP.
+    """Answers requests as `shared` says.
 
     `in_answer`: a head was sent whose answer is not complete yet.
     """
 
-    __slots__ = ("_handle", "_refuse", "in_answer")
+    __slots__ = ("_is_late", "_shared", "_unread_bytes", "in_answer")
 
-    def __init__(self, server: web.Server, handle: Handle, refuse: Sendable, **kept: Any) -> None:
+    def __init__(self, server: web.Server, shared: Shared, **kept: Any) -> None:
         super().__init__(server, **kept)
-        self._handle = handle
-        self._refuse = refuse
+        self._shared = shared
+        self._is_late = False
+        self._unread_bytes = 0
         self.in_answer = False
+
+    def data_received(self, data: bytes) -> None:
+        """A head that comes in parts has its time from its first part on. (One whose first part
+        came together with a whole request is bounded as silence is.)"""
+        super().data_received(data)
+        if self._waiter is not None and data and not self._messages:
+            self._shared.requests.begin(self)
+
+    def late(self) -> None:
+        """The request did not come in time: it is refused, and the connection ends with that."""
+        request = self._current_request
+        if self._waiter is not None and not self._waiter.done():
+            self._messages.append((_LATE, EMPTY_PAYLOAD))
+            self._waiter.set_result(None)
+        elif request is not None and not request.content.is_eof():
+            self._is_late = True
+            request.content.set_exception(too_slow())
 
     def send(self, data: bytes) -> None:
         """Hand bytes to the kernel, or to a buffer behind it. ConnectionResetError when the client
@@ -56,11 +96,48 @@ class Connection(web.RequestHandler):
             raise ConnectionResetError("the client is gone")
         transport.write(data)
 
+    def pause_writing(self) -> None:
+        """Much is unread: from now on the client must read."""
+        super().pause_writing()
+        self._wait_for_reader()
+
+    def resume_writing(self) -> None:
+        """It has read."""
+        super().resume_writing()
+        self._shared.readers.end(self)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """What is unread will not be read any more."""
+        self._shared.readers.end(self)
+        super().connection_lost(exc)
+
+    def left_unread(self) -> None:
+        """A client that took too little in its time counts as one that left."""
+        transport = self.transport
+        if transport is None:
+            return
+        if self._unread_bytes - transport.get_write_buffer_size() >= _READ_BYTES_MIN:
+            self._wait_for_reader()
+        else:
+            _log.info("a client does not read and is dropped: %s", self.peername)
+            transport.abort()
+
+    def _wait_for_reader(self) -> None:
+        if self.transport is not None:
+            self._unread_bytes = self.transport.get_write_buffer_size()
+            self._shared.readers.begin(self)
+
     async def drained(self) -> None:
-        """Returns once the client has taken enough of what was sent; ConnectionError if it leaves
-        first."""
-        if self.writing_paused:
+        """Returns once the client has taken enough of what was sent; ConnectionResetError if it
+        leaves first, for which aiohttp has an error of its own or none."""
+        if not self.writing_paused:
+            return
+        try:
             await self._drain_helper()
+        except ConnectionError as error:
+            raise ConnectionResetError("the client is gone") from error
+        if self.transport is None:
+            raise ConnectionResetError("the client is gone")
 
     def cut(self) -> None:
         """Drop the connection, so that the client sees that the answer is not whole."""
@@ -97,6 +174,7 @@ class Connection(web.RequestHandler):
             await self._waiter
         finally:
             self._waiter = None
+            self._shared.requests.end(self)
 
     def _begin_silence(self) -> None:
         """From now on, so long and no longer may the client say nothing."""
@@ -108,16 +186,17 @@ class Connection(web.RequestHandler):
     async def _answer(self, message: RawRequestMessage | object, payload: StreamReader) -> bool:
         """False: the connection is not to be used any more."""
         if not isinstance(message, RawRequestMessage):  # then it says what was wrong
-            error = getattr(message, "exc", None)
-            _log.info("not HTTP, from %s: %s", self.peername, type(error).__name__)
-            await self._refuse.send(self._request(ERROR, payload))
+            await self._refusal_of(message).send(self._request(ERROR, payload))
             return False
         request = self._request(message, payload)
         self._request_in_progress = True
         self._current_request = request
+        if not payload.is_eof():
+            self._shared.requests.begin(self)
         try:
-            answer = await self._handle(request)
-            answer.is_last |= self._upgraded  # to nothing: what comes after it is not HTTP
+            answer = await self._shared.handle(request)
+            # Upgraded to nothing: what comes after it is not HTTP.
+            answer.is_last |= self._upgraded or self._is_late
             await answer.send(request)
         except ConnectionError:
             return False
@@ -126,6 +205,7 @@ class Connection(web.RequestHandler):
             self.cut()
             return False
         finally:
+            self._shared.requests.end(self)
             self._current_request = None
             self._request_in_progress = False
             if self._handler_waiter is not None:  # somebody waits to shut down
@@ -133,6 +213,13 @@ class Connection(web.RequestHandler):
         if answer.is_last or not request.keep_alive:
             return False
         return payload.is_eof() or await self._rest_is_read(payload)
+
+    def _refusal_of(self, message: object) -> Sendable:
+        if message is _LATE:
+            return self._shared.too_slow
+        error = getattr(message, "exc", None)
+        _log.info("not HTTP, from %s: %s", self.peername, type(error).__name__)
+        return self._shared.not_http
 
     def _request(self, message: RawRequestMessage, payload: StreamReader) -> web.BaseRequest:
         no_task: Any = None  # nor a writer: neither is used here
@@ -148,6 +235,11 @@ class Connection(web.RequestHandler):
         except (TimeoutError, OSError, web.RequestPayloadError):
             return False
         return True
+
+
+def too_slow() -> Refused:
+    """What is said to a client whose request did not come in time."""
+    return Refused(Case.REQUEST_TIMEOUT, "The request did not arrive in time. Send it again.")
 
 
 def connection_of(request: web.BaseRequest) -> Connection:

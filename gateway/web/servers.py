@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
 from gateway.core.refusal import Case, Refused
-from gateway.web.connection import Connection, Handle
+from gateway.web.connection import Connection, Handle, Shared, too_slow
 from gateway.web.error_body import refusal_response
+from gateway.web.patience import Patience
 from gateway.web.quota_headers import SERVER
 from gateway.web.reserved import AddressTaken, url_of
+from gateway.web.response import Whole
 
 # A kept-alive connection that says nothing is closed after this; OpenAI's SDKs keep theirs for 5 s.
 _KEEPALIVE_S = 75.0
@@ -39,18 +42,37 @@ _log = logging.getLogger("gateway.http")
 _log.addFilter(_without_bytes)
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What clients of the proxy port may take: `request_s` for a head, and again for a body;
+    `unread_s` to read some of what was sent."""
+
+    request_s: float
+    unread_s: float
+
+
 class _Server(web.Server):
     """Makes a connection of ours for each client."""
 
-    def __init__(self, handle: Handle, **kept: Any) -> None:
+    def __init__(self, handle: Handle, bounds: Bounds, **kept: Any) -> None:
         super().__init__(_unused, **kept)
-        self._handle = handle
-        refused = Refused(Case.INVALID_HTTP, "The request is not valid HTTP.")
-        self._refuse = refusal_response(refused, "none", ())
-        self._refuse.is_last = True
+        self._shared = Shared(
+            handle=handle,
+            not_http=_last(Refused(Case.INVALID_HTTP, "The request is not valid HTTP.")),
+            too_slow=_last(too_slow()),
+            requests=Patience(bounds.request_s, Connection.late),
+            readers=Patience(bounds.unread_s, Connection.left_unread),
+        )
 
     def __call__(self) -> web.RequestHandler:
-        return Connection(self, self._handle, self._refuse, loop=self._loop, **self._kwargs)
+        return Connection(self, self._shared, loop=self._loop, **self._kwargs)
+
+
+def _last(refused: Refused) -> Whole:
+    """The answer to what is no call, after which the connection ends."""
+    answer = refusal_response(refused, "none", ())
+    answer.is_last = True
+    return answer
 
 
 async def _unused(_: web.BaseRequest) -> web.StreamResponse:
@@ -82,13 +104,14 @@ class Listener:
         await self._runner.cleanup()
 
 
-async def listen_raw(handle: Handle, host: str, port: int) -> Listener:
+async def listen_raw(handle: Handle, host: str, port: int, bounds: Bounds) -> Listener:
     """A low-level server: every request goes to `handle`, whose bodies stay as they were sent.
 
     Other processes of this user may listen there too; who may not is the reservation's business.
     """
     server = _Server(
         handle,
+        bounds,
         access_log=None,
         logger=_log,
         auto_decompress=False,

@@ -62,6 +62,7 @@ def impatient(other_stand_in: StandInProcess) -> Iterator[RunningGateway]:
     changes = {
         "lease": {"ms": 3000, "grace_ms": 500, "heartbeat_ms": 200, "stream_max_s": 1},
         "client_gone": {"drain_s": 0},
+        "clients": {"request_s": 1},
         "idempotency": {"answer_kib_max": 1},
         "upstreams": {"openai": {"idle_s": 1}},
         "plan": {"tiers": {"free": {"limits": {"models": ["gpt-4o-mini"]}}}},

@@ -244,3 +244,15 @@ def test_a_picture_bomb_costs_what_a_picture_can_cost(gateway: RunningGateway, r
     (row,) = gateway.ledger_rows(user)
     assert row["held_tokens"] <= 48_169 + 4096 + 20, "the most that a picture costs, and the cap"
     assert row["overdraft_tokens"] == 0
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(impatient: RunningGateway) -> None:
+    user, key = impatient.new_user("lite")
+    slow = at(CHAT)(key)[:-1]
+    reply = send_raw(impatient.proxy, slow)
+    assert reply.code == (408, "request_timeout")
+    assert reply.error["type"] == "invalid_request_error"
+    assert reply.headers["connection"] == "close"
+    assert impatient.shown(user)["open_holds"] == 0
+    assert impatient.stand_in.served(user)["requests"] == 0
+    assert impatient.metric("decisions_total", reason="request_timeout") == 1

@@ -21,6 +21,7 @@ TABLE = {
     "origin_not_allowed": (403, INVALID, None, "gateway"),
     "route_not_available": (404, INVALID, None, "gateway"),
     "invalid_http": (400, INVALID, None, "gateway"),
+    "request_timeout": (408, INVALID, None, "gateway"),
     "invalid_json": (400, INVALID, None, "gateway"),
     "invalid_value": (400, INVALID, None, "gateway"),
     "unsupported_parameter": (400, INVALID, None, "gateway"),

@@ -16,7 +16,7 @@ from aiohttp import web
 from gateway.web.connection import connection_of
 from gateway.web.request import read_body
 from gateway.web.response import Response, Streamed, Whole
-from gateway.web.servers import listen_raw
+from gateway.web.servers import Bounds, listen_raw
 
 TYPE = ("Content-Type", "text/plain")
 Handle = Callable[[web.BaseRequest], Awaitable[Response]]
@@ -24,7 +24,7 @@ Handle = Callable[[web.BaseRequest], Awaitable[Response]]
 
 @asynccontextmanager
 async def server(handle: Handle) -> AsyncIterator[int]:
-    listener = await listen_raw(handle, "127.0.0.1", 0)
+    listener = await listen_raw(handle, "127.0.0.1", 0, Bounds(request_s=60, unread_s=60))
     try:
         yield listener.port
     finally:
