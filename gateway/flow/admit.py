@@ -204,8 +204,15 @@ class Admission:
         raise StoreUnavailable("the account did not come into force")
 
     async def _read_again(self, call: Call, period: Period, rev_in_store: int) -> Identity:
-        """The identity by the ledger, and its entitlement in the store if that is the older one."""
+        """The identity by the ledger, and its entitlement in the store if that is the older one.
+
+        A store that knows a later revision than the ledger was told of changes that are gone: the
+        ledger came back from a backup. What it says now is given a revision past that one.
+        """
         identity = await self._stores.identities.again(call.key_digest)
+        if identity.rev < rev_in_store:
+            await self._stores.directory.raise_revision(identity.payer, rev_in_store)
+            identity = await self._stores.identities.again(call.key_digest)
         if identity.rev > rev_in_store:
             entitlement = await self._stores.directory.entitlement(
                 identity.payer, None, period.start_ms

@@ -81,6 +81,9 @@ class Drain:
 
     async def step(self) -> float:
         """Drain one batch of every shard that has one."""
+        if self._ledger.lock_lost():
+            # Postgres may have come back from a backup: what lies before this batch is not there.
+            self._ahead = None
         if not await self._ledger.lock_shards(self._terms.shards):
             self._ahead = None
             return _NOT_LEADER_REST_S

@@ -90,6 +90,11 @@ class Directory(Protocol):
         """Conflict when there is no such key. Revoking twice keeps the first time."""
         ...
 
+    async def raise_revision(self, payer: str, past: int) -> None:
+        """Revisions of the payer and its members above `past`, where they are not; no entitlement
+        changes. For a record that lost changes of which the store was told."""
+        ...
+
     async def unprojected(self, rows_max: int) -> Sequence[Identity]:
         """Users whose revision Redis has not confirmed yet."""
         ...

@@ -110,6 +110,17 @@ async def test_a_payers_calendar_is_that_of_its_members(
     assert len(await audit(pool)) == 3
 
 
+async def test_revisions_are_raised_past_what_a_store_knows_and_no_further(
+    directory: PostgresDirectory, ann: Identity
+) -> None:
+    bob = await directory.create_user("bob", "free", LONDON)
+    for _ in range(2):
+        await directory.raise_revision("ann", 7)
+    await directory.raise_revision("ann", 5)
+    assert await directory.identity_of_user("ann") == replace(ann, rev=8)
+    assert await directory.identity_of_user("bob") == bob
+
+
 async def test_a_key_finds_its_user_until_it_is_revoked(
     directory: PostgresDirectory, ann: Identity, pool: Pool
 ) -> None:

@@ -120,6 +120,12 @@ class FakeDirectory:
         self._reach()
         self.projected[user_id] = max(rev, self.rev_projected(user_id))
 
+    async def raise_revision(self, payer: str, past: int) -> None:
+        self._reach()
+        for who in list(self.people.values()):
+            if who.payer == payer and who.rev <= past:
+                self.people[who.user_id] = replace(who, rev=past + 1)
+
     async def users(self) -> Sequence[Identity]:
         return list(self.people.values())
 

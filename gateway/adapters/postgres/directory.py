@@ -57,6 +57,10 @@ class PostgresDirectory:
             member=member,
         )
 
+    async def raise_revision(self, payer: str, past: int) -> None:
+        async with session(self._pool) as connection:
+            await connection.execute(directory.RAISE_REVISION, payer, past)
+
     async def users(self) -> Sequence[Identity]:
         async with session(self._pool) as connection:
             return [identity_of(found) for found in await connection.fetch(directory.USERS)]

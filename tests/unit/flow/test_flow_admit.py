@@ -239,6 +239,11 @@ async def test_a_call_that_can_never_be_mended_gives_up(
     identity = rig.directory.people["ada"]
     await rig.accounts.set_tier("ada", "free")
     rig.directory.people["ada"] = identity  # a copy that lags behind what the store has seen
+
+    async def raised_elsewhere(payer: str, past: int) -> None:
+        pass
+
+    monkeypatch.setattr(rig.directory, "raise_revision", raised_elsewhere)
     monkeypatch.setattr(admit, "_ASKS_MAX", 3)
     asked = reserves(rig)
     refused = await refusal(rig, key)

@@ -35,6 +35,9 @@ MARK_PROJECTED = """
 UPDATE users SET projected_rev = $2 WHERE user_id = $1 AND projected_rev < $2
 """
 
+# Several gateways may do it at once: the second finds it done.
+RAISE_REVISION = "UPDATE users SET rev = $2::bigint + 1 WHERE payer = $1 AND rev <= $2"
+
 # No row: there is no such payer, or no such member of it. $2 is a member, or null for the payer
 # itself. Adjustments of a member count for the payer too, and are told apart by who they name.
 ENTITLEMENT = """
