@@ -86,11 +86,11 @@ async def test_an_answer_may_take_longer_than_its_request() -> None:
         await passed.wait()
         return Whole(200, [], body)
 
-    async with client_of(ponders, SLOW_REQUESTS) as (reader, writer):
+    async with client_of(ponders, Bounds(request_s=0.5, unread_s=60)) as (reader, writer):
         writer.write(HEAD)
         writer.write(b"0123456789")
         await began.wait()
-        asyncio.get_running_loop().call_later(3 * SOON_S, passed.set)
+        asyncio.get_running_loop().call_later(1.0, passed.set)
         assert (await reader.readuntil(b"0123456789")).startswith(b"HTTP/1.1 200 OK\r\n")
         passed.clear()
         began.clear()
