@@ -102,6 +102,9 @@ class ProxyMetrics:
         self._calls = declare.histogram(
             "redis_call_seconds", "Round trips to Redis, by script", "script", _CALL_BUCKETS
         )
+        self._breaker = declare.gauge(
+            "redis_breaker_open", "1 while calls to Redis fail at once, because it does not answer"
+        )
         self._ratio = declare.histogram(
             "estimate_ratio",
             "Prompt tokens measured by those counted before: 1 is perfect, above 1 held too little",
@@ -151,6 +154,9 @@ class ProxyMetrics:
 
     def store_call(self, script: str, seconds: float) -> None:
         self._calls.of(script).observe(seconds)
+
+    def breaker_open(self, is_open: bool) -> None:
+        self._breaker.set(is_open)
 
     def hydrated(self, result: str) -> None:
         self._hydrations.of(result).value += 1

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from gateway.adapters.postgres.directory import PostgresDirectory
 from gateway.adapters.postgres.ledger import PostgresLedger
 from gateway.adapters.postgres.reports import PostgresReports
 from gateway.adapters.redis_store.answers import RedisAnswers
+from gateway.adapters.redis_store.breaker import Breaker, Chances
 from gateway.adapters.redis_store.calls import open_connections
 from gateway.adapters.redis_store.checks import check_server
 from gateway.adapters.redis_store.fast_calls import FastCalls
@@ -91,7 +94,8 @@ async def open_stores(
         )
         watch = ServerWatch(lambda server_id: _examine(shards, watch, server_id))
         kind = FastCalls if settings.redis.client == "fast" else PlainCalls
-        calls = kind(open_connections(url, deadline_s, watch), deadline_s, metrics.store_call)
+        sent = kind(open_connections(url, deadline_s, watch), deadline_s, metrics.store_call)
+        calls = Breaker(sent, metrics.breaker_open, Chances(time.monotonic, random.random))
         stack.push_async_callback(calls.aclose)
         # Before traffic: a settlement that had to bring its script along first would not be
         # with Redis yet when its answer is with the client.

@@ -39,6 +39,10 @@ class Metrics(Protocol):
 
     def store_call(self, script: str, seconds: float) -> None: ...
 
+    def breaker_open(self, is_open: bool) -> None:
+        """Calls to the store fail at once from now on, because it does not answer; or no more."""
+        ...
+
     def hydrated(self, result: str) -> None: ...
 
     def unpriced(self, model: str) -> None:

@@ -41,6 +41,9 @@ class SeenMetrics:
     def store_call(self, script: str, seconds: float) -> None:
         self.seen.append(("store_call", script, seconds))
 
+    def breaker_open(self, is_open: bool) -> None:
+        self.seen.append(("breaker_open", is_open))
+
     def hydrated(self, result: str) -> None:
         self.seen.append(("hydrated", result))
 

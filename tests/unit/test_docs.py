@@ -51,6 +51,7 @@ def exposed() -> dict[str, tuple[str, set[str]]]:
     proxy.added_seconds("before", 0.1)
     proxy.first_byte_seconds("m", 0.1)
     proxy.store_call("reserve", 0.1)
+    proxy.breaker_open(True)
     proxy.hydrated("finished")
     proxy.unpriced("m")
     jobs.booked([ledger_row(0, "1-0", encode_event(EVENT), b"1 1 1 9 9 0 0 0 0 0")])

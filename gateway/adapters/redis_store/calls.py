@@ -15,7 +15,9 @@ from typing import Any, Protocol, TypeVar
 from redis.asyncio.connection import BlockingConnectionPool, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from gateway.adapters.redis_store.scripts import NAMES, Script
 from gateway.adapters.redis_store.server_watch import ServerWatch
@@ -32,6 +34,10 @@ Observe = Callable[[str, float], None]
 Keys = tuple[str, ...]
 Args = Sequence[str | bytes | int]
 Read = Callable[[list[Any]], T]
+
+
+class NoReply(StoreUnavailable):
+    """Nothing came in time, or the connection failed; a server that refuses has answered."""
 
 
 class WrongReply(StoreUnavailable):
@@ -109,7 +115,9 @@ def translated(error: BaseException) -> BaseException:
     """redis-py's and the system's errors as the port's; any other error as it is."""
     if isinstance(error, ResponseError) and str(error).startswith(_REJECTIONS):
         return StoreRejected(str(error))
-    if isinstance(error, RedisError | OSError | TimeoutError):
+    if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError):  # TimeoutError is one
+        return NoReply(f"{type(error).__name__}: {error}")
+    if isinstance(error, RedisError):
         return StoreUnavailable(f"{type(error).__name__}: {error}")
     return error
 
