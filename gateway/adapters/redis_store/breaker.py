@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,27 +48,16 @@ class Breaker:
         self._in_a_row = self._answered = self._failed = 0
         self._began_s = float("-inf")
 
-    async def run(
+    # `run` and `command` bring the coroutine itself: one layer less for every request.
+    def run(
         self,
         script: Script,
         keys: Keys,
         args: Args,
         rid: str = "",
         read: Read[Any] | None = None,
-    ) -> Any:
-        if self._probing is not None:
-            raise _refusal()
-        try:
-            reply = await self._calls.run(script, keys, args, rid, read)
-        except NoReply:
-            self._no_reply()
-            raise
-        except (StoreRejected, StoreUnavailable):
-            self._in_a_row = 0
-            raise
-        self._in_a_row = 0
-        self._answered += 1
-        return reply
+    ) -> Coroutine[Any, Any, Any]:
+        return self._counted(self._calls.run, script, keys, args, rid, read)
 
     async def send(
         self, script: Script, keys: Keys, args: Args, rid: str, read: Read[T]
@@ -83,17 +72,18 @@ class Breaker:
         reply.add_done_callback(self._ended)
         return reply
 
-    async def command(self, *parts: str | bytes | int) -> Any:
-        return await self._counted(self._calls.command, *parts)
+    def command(self, *parts: str | bytes | int) -> Coroutine[Any, Any, Any]:
+        return self._counted(self._calls.command, *parts)
 
     async def commands(self, requests: Sequence[Args]) -> list[Any]:
         replies: list[Any] = await self._counted(self._calls.commands, requests)
         return replies
 
     async def aclose(self) -> None:
-        if self._probing is not None:
-            self._probing.cancel()
-            await asyncio.wait([self._probing])
+        probing = self._probing
+        if probing is not None:
+            probing.cancel()
+            await asyncio.wait([probing])
         await self._calls.aclose()
 
     async def _counted(self, call: Callable[..., Awaitable[Any]], *given: Any) -> Any:
@@ -103,6 +93,9 @@ class Breaker:
             reply = await call(*given)
         except NoReply:
             self._no_reply()
+            raise
+        except (StoreRejected, StoreUnavailable):
+            self._in_a_row = 0
             raise
         self._in_a_row = 0
         self._answered += 1
@@ -132,17 +125,25 @@ class Breaker:
             self._told(True)
 
     async def _probe(self) -> None:
-        while True:
-            await self._chances.sleep(PROBE_EVERY_S * (0.5 + self._chances.random()))
-            try:
-                await self._calls.command("PING")
-            except StoreUnavailable:
-                continue
-            break
-        self._in_a_row, self._began_s = 0, float("-inf")
-        self._probing = None
-        _log.warning("Redis answers again")
-        self._told(False)
+        try:
+            while True:
+                await self._chances.sleep(PROBE_EVERY_S * (0.5 + self._chances.random()))
+                if await self._answers():
+                    return
+        finally:  # whatever ends the probing lets calls through again: they will tell
+            self._in_a_row, self._began_s = 0, float("-inf")
+            self._probing = None
+            _log.warning("calls to Redis go on")
+            self._told(False)
+
+    async def _answers(self) -> bool:
+        try:
+            await self._calls.command("PING")
+        except NoReply:
+            return False
+        except (StoreRejected, StoreUnavailable):
+            return True  # a refusal is an answer
+        return True
 
 
 def _refusal() -> StoreUnavailable:
