@@ -65,7 +65,13 @@ def proxy_settings_of(settings: Settings, terms: Terms) -> ProxySettings:
 
 def bounds_of(settings: Settings) -> Bounds:
     """What clients may take."""
-    return Bounds(request_s=settings.clients.request_s, unread_s=settings.clients.unread_s)
+    clients = settings.clients
+    return Bounds(
+        request_s=clients.request_s,
+        unread_s=clients.unread_s,
+        connections_max=clients.connections_max,
+        per_peer_max=clients.per_peer_max,
+    )
 
 
 def repeat_terms_of(settings: Settings) -> RepeatTerms:

@@ -98,6 +98,9 @@ Workers = Annotated[
     int, Meta(ge=1, le=WORKERS_MAX, description=f"a whole number from 1 to {WORKERS_MAX}")
 ]
 Shards = Annotated[int, Meta(ge=1, le=1024, description="a whole number from 1 to 1024")]
+Connections = Annotated[
+    int, Meta(ge=1, le=1_000_000, description="a whole number from 1 to 1000000")
+]
 Drains = Annotated[int, Meta(ge=0, le=100_000, description="a whole number from 0 to 100000")]
 AnchorDay = Annotated[
     int, Meta(ge=1, le=31, description="a day of the month, a whole number from 1 to 31")

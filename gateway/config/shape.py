@@ -42,6 +42,8 @@ class Clients(Section, frozen=True):
 
     request_s: ranges.SomeSeconds = 60
     unread_s: ranges.SomeSeconds = 30
+    connections_max: ranges.Connections = 10_000
+    per_peer_max: ranges.Connections | None = None
 
 
 class Cors(Section, frozen=True):

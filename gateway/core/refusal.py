@@ -52,6 +52,7 @@ class Case(Enum):
     ROUTE_NOT_AVAILABLE = Terms(404, "invalid_request_error", "route_not_available")
     INVALID_HTTP = Terms(400, "invalid_request_error", "invalid_http")
     REQUEST_TIMEOUT = Terms(408, "invalid_request_error", "request_timeout")
+    TOO_MANY_CONNECTIONS = Terms(503, "server_error", "too_many_connections")
     INVALID_JSON = Terms(400, "invalid_request_error", "invalid_json")
     INVALID_VALUE = Terms(400, "invalid_request_error", "invalid_value")
     UNSUPPORTED_PARAMETER = Terms(400, "invalid_request_error", "unsupported_parameter")

@@ -20,6 +20,7 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import ERROR
 
 from gateway.core.refusal import Case, Refused
+from gateway.web.crowd import Crowd
 from gateway.web.patience import Patience
 
 _log = logging.getLogger("gateway.http")
@@ -46,7 +47,8 @@ class Shared:
     """What the connections of one port have in common.
 
     `requests` waits for heads and bodies that did not come at once, and tells `late`; `readers`
-    waits for clients that take too little of what was sent, and tells `left_unread`.
+    waits for clients that take too little of what was sent, and tells `left_unread`. `too_many` is
+    what a connection is told that `crowd` does not let in.
     """
 
     handle: Handle
@@ -54,6 +56,8 @@ class Shared:
     too_slow: Sendable
     requests: Patience[Connection]
     readers: Patience[Connection]
+    crowd: Crowd
+    too_many: bytes
 
 
 class Connection(web.RequestHandler):
@@ -62,18 +66,31 @@ class Connection(web.RequestHandler):
     `in_answer`: a head was sent whose answer is not complete yet.
     """
 
-    __slots__ = ("_is_late", "_shared", "_unread_bytes", "in_answer")
+    __slots__ = ("_is_late", "_peer", "_shared", "_unread_bytes", "in_answer")
 
     def __init__(self, server: web.Server, shared: Shared, **kept: Any) -> None:
         super().__init__(server, **kept)
         self._shared = shared
         self._is_late = False
+        self._peer: str | None = None  # as long as it counts in the crowd
         self._unread_bytes = 0
         self.in_answer = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """One connection too many is told so, and is nobody's from then on."""
+        peer = str((transport.get_extra_info("peername") or ("",))[0])
+        if self._shared.crowd.enter(peer):
+            self._peer = peer
+            super().connection_made(transport)
+        elif isinstance(transport, asyncio.WriteTransport):
+            transport.write(self._shared.too_many)
+            transport.close()
 
     def data_received(self, data: bytes) -> None:
         """A head that comes in parts has its time from its first part on. (One whose first part
         came together with a whole request is bounded as silence is.)"""
+        if self._peer is None:
+            return  # it was turned away
         super().data_received(data)
         if self._waiter is not None and data and not self._messages:
             self._shared.requests.begin(self)
@@ -108,6 +125,10 @@ class Connection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """What is unread will not be read any more."""
+        if self._peer is None:
+            return
+        self._shared.crowd.leave(self._peer)
+        self._peer = None
         self._shared.readers.end(self)
         super().connection_lost(exc)
 
@@ -240,6 +261,12 @@ class Connection(web.RequestHandler):
 def too_slow() -> Refused:
     """What is said to a client whose request did not come in time."""
     return Refused(Case.REQUEST_TIMEOUT, "The request did not arrive in time. Send it again.")
+
+
+def too_many() -> Refused:
+    """What is said to a client that comes when there are enough."""
+    message = "The gateway has as many connections as it may have. Try again in a moment."
+    return Refused(Case.TOO_MANY_CONNECTIONS, message, retry_after_s=1)
 
 
 def connection_of(request: web.BaseRequest) -> Connection:

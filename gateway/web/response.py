@@ -83,6 +83,13 @@ class Whole:
             await connection.drained()
 
 
+def unasked(answer: Whole) -> bytes:
+    """An answer to a client that asked nothing yet, after which its connection ends."""
+    lines = [_status_line(True, answer.status)[:-2], *map(_PAIR, answer.headers)]
+    lines += ["Connection: close", f"Content-Length: {len(answer.body)}"]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + answer.body
+
+
 class Streamed:
     """An answer whose body comes in pieces: `begin`, then `write` as often as needed, then `end`.
 

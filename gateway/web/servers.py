@@ -16,12 +16,13 @@ from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
 from gateway.core.refusal import Case, Refused
-from gateway.web.connection import Connection, Handle, Shared, too_slow
+from gateway.web.connection import Connection, Handle, Shared, too_many, too_slow
+from gateway.web.crowd import Crowd
 from gateway.web.error_body import refusal_response
 from gateway.web.patience import Patience
 from gateway.web.quota_headers import SERVER
 from gateway.web.reserved import AddressTaken, url_of
-from gateway.web.response import Whole
+from gateway.web.response import Whole, unasked
 
 # A kept-alive connection that says nothing is closed after this; OpenAI's SDKs keep theirs for 5 s.
 _KEEPALIVE_S = 75.0
@@ -45,10 +46,13 @@ _log.addFilter(_without_bytes)
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """What clients of the proxy port may take: `request_s` for a head, and again for a body;
-    `unread_s` to read some of what was sent."""
+    `unread_s` to read some of what was sent; `connections_max` connections, `per_peer_max` of them
+    from one address (None: as many as in all)."""
 
     request_s: float
     unread_s: float
+    connections_max: int = 10_000
+    per_peer_max: int | None = None
 
 
 class _Server(web.Server):
@@ -62,6 +66,8 @@ class _Server(web.Server):
             too_slow=_last(too_slow()),
             requests=Patience(bounds.request_s, Connection.late),
             readers=Patience(bounds.unread_s, Connection.left_unread),
+            crowd=Crowd(bounds.connections_max, bounds.per_peer_max),
+            too_many=unasked(_last(too_many())),
         )
 
     def __call__(self) -> web.RequestHandler:

@@ -25,11 +25,10 @@ EVENT = UsageEvent(
 )
 
 
-# What is not HTTP is no call, and nothing is decided about it.
+# Said to a connection where there is no call, and nothing is decided.
+NO_CALLS = (Case.INVALID_HTTP, Case.TOO_MANY_CONNECTIONS)
 REASONS = {
-    case.value.code
-    for case in Case
-    if case.value.source == "gateway" and case is not Case.INVALID_HTTP
+    case.value.code for case in Case if case.value.source == "gateway" and case not in NO_CALLS
 }
 
 

@@ -22,6 +22,7 @@ TABLE = {
     "route_not_available": (404, INVALID, None, "gateway"),
     "invalid_http": (400, INVALID, None, "gateway"),
     "request_timeout": (408, INVALID, None, "gateway"),
+    "too_many_connections": (503, SERVER, None, "gateway"),
     "invalid_json": (400, INVALID, None, "gateway"),
     "invalid_value": (400, INVALID, None, "gateway"),
     "unsupported_parameter": (400, INVALID, None, "gateway"),
