@@ -177,6 +177,38 @@ async def test_a_server_that_is_not_there_is_unavailable(tmp_path: Path, client:
             await lost.store.reserve(ask())
 
 
+async def test_once_closed_nothing_connects_again(
+    opened: Opened, link: Link, client: str
+) -> None:
+    async with open_store(link.url, client=client) as through:
+        await through.store.shard_state(SHARD)
+    connections = link.connections
+    for call in (through.store.reserve(ask()), through.calls.command("PING")):
+        with pytest.raises(StoreUnavailable, match="closed"):
+            await call
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await through.calls.commands([("PING",)])
+    assert link.connections == connections
+
+
+async def test_closing_ends_also_what_waits_on_a_connection_that_was_given_up(
+    opened: Opened, link: Link, client: str
+) -> None:
+    link.on_reply, link.delay_s = Held(), 0.2  # of each reply of the handshake
+    async with open_store(link.url, deadline_s=2.0, client=client) as hasty:
+        with pytest.raises(StoreUnavailable):  # it began before it was connected
+            first = asyncio.ensure_future(hasty.store.reserve(ask(1)))
+            while not link.scripts:
+                await asyncio.sleep(0)
+            younger = asyncio.ensure_future(hasty.store.reserve(ask(2)))
+            await first
+        link.delay_s = 0.0
+        await hasty.calls.command("PING")  # over another connection
+        assert not younger.done()
+    with pytest.raises(StoreUnavailable, match=r"closed|Connection"):
+        await asyncio.wait_for(younger, 0.5)
+
+
 # --- nothing is sent twice -----------------------------------------------------------------------
 
 

@@ -230,7 +230,7 @@ class RunningGateway:
     def cli(self, *words: str) -> Any:
         """A command that must succeed, and what it printed as JSON."""
         done = self.command(*words, "--json")
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == 0, done.stdout + done.stderr
         return json.loads(done.stdout)
 
     # --- the stores, from inside -----------------------------------------------------------

@@ -47,6 +47,14 @@ class WrongReply(StoreUnavailable):
         super().__init__("the reply belongs to another call")
 
 
+class Closed(StoreUnavailable):
+    """Called after `aclose`: whoever closes has ended those who call, so this tells of one that
+    goes on unasked, and must not connect again behind its back."""
+
+    def __init__(self) -> None:
+        super().__init__("the connection to Redis was closed by this process")
+
+
 class Calls(Protocol):
     """Runs scripts by digest, each within the deadline it was made with.
 
@@ -81,7 +89,7 @@ class Calls(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Close what is connected; calls under way fail."""
+        """Close what is connected; calls under way fail, and so does every later one."""
         ...
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from redis.asyncio.connection import ConnectionPool
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from gateway.adapters.redis_store.calls import Args, Keys, Observe, Read, T, Translated
+from gateway.adapters.redis_store.calls import Args, Closed, Keys, Observe, Read, T, Translated
 from gateway.adapters.redis_store.deadline import Deadline
 from gateway.adapters.redis_store.line import CALLS_MAX, Call, Line
 from gateway.adapters.redis_store.packing import head_of, pack, packed
@@ -38,6 +38,8 @@ class FastCalls:
         self._deadline_s = deadline_s
         self._observe = observe
         self._line: Line | None = None
+        self._given_up: list[Line] = []  # calls may still be answered on these
+        self._is_closed = False
         self._connecting: asyncio.Task[None] | None = None
         self._waiting = 0
 
@@ -90,14 +92,18 @@ class FastCalls:
         return await asyncio.gather(*(self.command(*parts) for parts in requests))
 
     async def aclose(self) -> None:
+        self._is_closed = True
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.wait([self._connecting])
-        if self._line is not None:
-            self._line.end(ConnectionError("closed"))
+        for line in (*self._given_up, self._line):
+            if line is not None:
+                line.end(ConnectionError("closed"))
 
     async def _connected(self, call: Call) -> Line:
         """A line for the call, which has waited for it within its deadline."""
+        if self._is_closed:
+            raise Closed
         if self._waiting >= CALLS_MAX:
             raise StoreUnavailable("too many calls are waiting for Redis")
         call.until_s = call.began_s + self._deadline_s
@@ -136,6 +142,7 @@ class FastCalls:
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
+        self._given_up = [line for line in (*self._given_up, self._line) if line and line.is_used]
         self._line = Line(connection, self._deadline_s, self._observe)
 
 

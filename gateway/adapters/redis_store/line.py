@@ -86,6 +86,11 @@ class Line(asyncio.Protocol):
         mark = 0 if self._transport.get_extra_info("sslcontext") is None else 1
         self._transport.set_write_buffer_limits(high=mark, low=0)
 
+    @property
+    def is_used(self) -> bool:
+        """Whether calls wait on it, open or not."""
+        return bool(self._pending or self._out)
+
     def ask(self, call: Call) -> bool:
         """Send with the other calls of this turn of the loop; True when no other is under way.
         StoreUnavailable when too much waits already."""

@@ -17,6 +17,7 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from gateway.adapters.redis_store.calls import (
     Args,
+    Closed,
     Keys,
     Observe,
     Read,
@@ -37,6 +38,7 @@ class PlainCalls:
         self._connections: Any = connections  # redis-py leaves parts of it untyped
         self._deadline_s = deadline_s
         self._observe = observe
+        self._is_closed = False
 
     async def run(
         self,
@@ -56,12 +58,12 @@ class PlainCalls:
 
     async def command(self, *parts: str | bytes | int) -> Any:
         with Translated(), Deadline(asyncio.get_running_loop().time() + self._deadline_s):
-            connection = await self._connections.get_connection()
+            connection = await self._connection()
             return await self._exchange(connection, parts)
 
     async def commands(self, requests: Sequence[Args]) -> list[Any]:
         with Translated(), Deadline(asyncio.get_running_loop().time() + self._deadline_s):
-            connection = await self._connections.get_connection()
+            connection = await self._connection()
             try:
                 await connection.send_packed_command(connection.pack_commands(requests))
                 replies = [await connection.read_response() for _ in requests]
@@ -72,6 +74,7 @@ class PlainCalls:
             return replies
 
     async def aclose(self) -> None:
+        self._is_closed = True
         await self._connections.disconnect()
 
     async def _ask(
@@ -93,7 +96,7 @@ class PlainCalls:
     ) -> AbstractConnection:
         keys, args = given
         with Translated(), Deadline(until_s):
-            connection: AbstractConnection = await self._connections.get_connection()
+            connection = await self._connection()
             try:
                 await connection.send_command("EVALSHA", script.sha, len(keys), *keys, *args)
             except BaseException:
@@ -120,6 +123,15 @@ class PlainCalls:
                 raise StoreUnavailable(f"{script.name}: {error}") from error
         self._observe(script.name, time.monotonic() - started_s)
         return reply
+
+    async def _connection(self) -> AbstractConnection:
+        if self._is_closed:
+            raise Closed
+        connection: AbstractConnection = await self._connections.get_connection()
+        if self._is_closed:  # while it connected
+            await self._drop(connection)
+            raise Closed
+        return connection
 
     async def _read(self, connection: AbstractConnection, until_s: float) -> Any:
         with Translated(), Deadline(until_s):
