@@ -23,6 +23,7 @@ def test_a_frozen_redis_is_not_waited_for_and_nothing_is_lost_or_counted_twice(
         ledger={"url": postgres_url},
         identity={"keys": {"pepper": "a-pepper-of-this-test"}},
     )
+    gateway.stand_in.reset()  # of what it served other gateways
     user_id, key = gateway.new_user("free")
 
     def is_admitted() -> bool:
