@@ -177,9 +177,7 @@ async def test_a_server_that_is_not_there_is_unavailable(tmp_path: Path, client:
             await lost.store.reserve(ask())
 
 
-async def test_once_closed_nothing_connects_again(
-    opened: Opened, link: Link, client: str
-) -> None:
+async def test_once_closed_nothing_connects_again(opened: Opened, link: Link, client: str) -> None:
     async with open_store(link.url, client=client) as through:
         await through.store.shard_state(SHARD)
     connections = link.connections
@@ -194,13 +192,13 @@ async def test_once_closed_nothing_connects_again(
 async def test_closing_ends_also_what_waits_on_a_connection_that_was_given_up(
     opened: Opened, link: Link, client: str
 ) -> None:
-    link.on_reply, link.delay_s = Held(), 0.2  # of each reply of the handshake
+    link.on_reply = held = Held()
+    link.delay_s = 0.2  # of each reply of the handshake
     async with open_store(link.url, deadline_s=2.0, client=client) as hasty:
-        with pytest.raises(StoreUnavailable):  # it began before it was connected
-            first = asyncio.ensure_future(hasty.store.reserve(ask(1)))
-            while not link.scripts:
-                await asyncio.sleep(0)
-            younger = asyncio.ensure_future(hasty.store.reserve(ask(2)))
+        first = asyncio.ensure_future(hasty.store.reserve(ask(1)))
+        await held.arrived.wait()  # it began before it was connected, so it is over sooner
+        younger = asyncio.ensure_future(hasty.store.reserve(ask(2)))
+        with pytest.raises(StoreUnavailable):
             await first
         link.delay_s = 0.0
         await hasty.calls.command("PING")  # over another connection
