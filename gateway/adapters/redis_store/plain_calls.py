@@ -125,13 +125,18 @@ class PlainCalls:
         return reply
 
     async def _connection(self) -> AbstractConnection:
+        self._check_open()
+        connection: AbstractConnection = await self._connections.get_connection()
+        try:
+            self._check_open()  # it may have been closed while it connected
+        except Closed:
+            await self._drop(connection)
+            raise
+        return connection
+
+    def _check_open(self) -> None:
         if self._is_closed:
             raise Closed
-        connection: AbstractConnection = await self._connections.get_connection()
-        if self._is_closed:  # while it connected
-            await self._drop(connection)
-            raise Closed
-        return connection
 
     async def _read(self, connection: AbstractConnection, until_s: float) -> Any:
         with Translated(), Deadline(until_s):
