@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench import cpu, draining, latency, open_streams, scripts, start, workers
+from bench import cpu, draining, floor, latency, open_streams, scripts, start, workers
 from bench.measure import Reading
 from bench.processes import BenchError
 from bench.report import TABLES, Facts, keep
@@ -103,6 +103,12 @@ def _show(case: cpu.Case, subject: str, reading: Reading) -> None:
 
 PARTS = {
     "cpu": Part("CPU time a request, gateway and bare pass-through in turn", _cpu, 5, 3.0),
+    "floor": Part(
+        "what a call costs without any rule",
+        lambda options: floor.run(options.rounds, round(options.seconds)),
+        rounds=5,
+        seconds=3.0,
+    ),
     "latency": Part(
         "added latency at 150 requests/s",
         lambda options: latency.run(options.rounds, options.seconds),

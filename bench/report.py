@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import cpu, draining, latency, open_streams, scripts, start, workers
+from bench import cpu, draining, floor, latency, open_streams, scripts, start, workers
 from bench.chart import Chart
 from bench.machine import described
 from bench.processes import ROOT, BenchError
@@ -20,6 +20,7 @@ from bench.table import Table
 Facts = dict[str, Any]
 TABLES: dict[str, Callable[[Facts], Table]] = {
     "cpu": cpu.table,
+    "floor": floor.table,
     "latency": latency.table,
     "streams": open_streams.table,
     "start": start.table,

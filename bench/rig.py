@@ -72,17 +72,25 @@ class Rig:
         """A pass-through to this lane's upstream, started at the first call."""
         if lane not in self._bares:
             port, name, loop = free_port(), f"bare-{lane}", self.bare_loop or self.loop
-            argv = python("bench.bare", str(port), self._lanes[lane].url, UPSTREAM_KEY, loop)
+            argv = python("bench.bare", str(port), self.url(lane), UPSTREAM_KEY, loop)
             process = Process(name, argv, self.place, self.env)
             self._stack.callback(process.stop)
             process.ready()
-            pin(process.pid, self._core)
+            self.on_core(process.pid)
             self._bares[lane] = Subject("bare", port, (process.pid,))
         return self._bares[lane]
 
+    def url(self, lane: str) -> str:
+        """Where the upstream of this lane is."""
+        return self._lanes[lane].url
+
+    def on_core(self, pid: int) -> None:
+        """Let this process run where the gateway and the pass-throughs do."""
+        pin(pid, self._core)
+
     def direct(self, lane: str) -> Subject:
         """The upstream itself."""
-        return Subject("direct", urlsplit(self._lanes[lane].url).port or 0)
+        return Subject("direct", urlsplit(self.url(lane)).port or 0)
 
     def requests(self, lane: str, body_bytes: int, stream: bool = False) -> list[bytes]:
         """Requests of all users that this lane is for."""
