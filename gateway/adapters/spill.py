@@ -18,7 +18,7 @@ from gateway.adapters.spill_file import ENDING, SpillFile
 from gateway.core.quota.settle import Settlement
 from gateway.ports.metrics import Metrics, SpillTrouble
 
-# Of one process; about 60,000 settlements.
+# Of one process; about 90,000 settlements.
 SPILL_BYTES_MAX = 64 * 2**20
 _log = logging.getLogger("gateway.spill")
 

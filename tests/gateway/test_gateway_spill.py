@@ -76,8 +76,8 @@ def test_what_was_delivered_while_redis_was_silent_is_charged_once_by_the_next_g
     gateway.start()
     stand_in.reset()
     user, key = gateway.new_user("full")
-    # Whole answers come from the upstream in two waves: the second finds the breakers open, so not a
-    # byte of its settlements is on its way to Redis. Streams write on, and do not end.
+    # Whole answers come from the upstream in two waves: the second finds the breakers open, so not
+    # a byte of its settlements is on its way to Redis. Streams write on, and do not end.
     first = prompt("@stand-in hold=first usage=100/40")
     second = prompt("@stand-in hold=second usage=100/50")
     stops_after = f"hold=open hold_after={WRITTEN_TOKENS // 4} chunk_ms=5"

@@ -7,6 +7,7 @@ import errno
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -233,9 +234,18 @@ async def test_where_the_disk_refuses_the_answer_goes_out_and_memory_keeps_sendi
 # --- the progress of streams -------------------------------------------------------------------
 
 
+@dataclass
+class Running:
+    """A stream under way; `go_on` lets the rest of it come."""
+
+    hold: Hold
+    answer: RecordedAnswer
+    go_on: asyncio.Event
+
+
 @asynccontextmanager
-async def streaming(rig: FlowRig, *rest: bytes) -> AsyncIterator[tuple[Hold, asyncio.Event]]:
-    """A stream of which the client has read five tokens; the event lets `rest` come."""
+async def streaming(rig: FlowRig, *rest: bytes) -> AsyncIterator[Running]:
+    """One of which the client has read five tokens, and that has been open for a heartbeat."""
     go_on = asyncio.Event()
     rig.will_answer(stream(text("Hello"), go_on, *rest))
     call, answer = rig.call(await rig.user(), stream=True), RecordedAnswer()
@@ -243,7 +253,7 @@ async def streaming(rig: FlowRig, *rest: bytes) -> AsyncIterator[tuple[Hold, asy
     await until(lambda: answer.written)
     (entry,) = rig.open_holds._open.values()
     rig.clock.pass_s(10)
-    yield entry.hold, go_on
+    yield Running(entry.hold, answer, go_on)
     go_on.set()
     await running
 
@@ -253,14 +263,14 @@ async def test_of_a_killed_gateway_a_stream_is_booked_as_far_as_it_was_noted(
     rig: FlowRig, unseen_tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.core.hold.UNSEEN_TOKENS_MAX", unseen_tokens)
-    async with streaming(rig, text(" you"), usage(20, 30), DONE) as (hold, _):
+    async with streaming(rig, text(" you"), usage(20, 30), DONE) as running:
         rig.store.away = True
         await rig.open_holds.beat()
         await killed(rig)
         await taken_over(rig)
         (row,) = await rig.rows()
-        likely = hold.prompt_tokens + 5 + unseen_tokens
-        assert row.charged_tokens == min(hold.hold_tokens, likely)
+        likely = running.hold.prompt_tokens + 5 + unseen_tokens
+        assert row.charged_tokens == min(running.hold.hold_tokens, likely)
         assert (row.event.quality, row.event.outcome) == ("estimated", "expired")
         account = await rig.account()
         assert (account.settled_tokens, account.held_tokens) == (row.charged_tokens, 0)
@@ -270,7 +280,7 @@ async def test_the_last_progress_counts_and_what_the_sweeper_booked_before_is_co
     rig: FlowRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.core.hold.UNSEEN_TOKENS_MAX", 0)
-    async with streaming(rig) as (hold, _):
+    async with streaming(rig) as running:
         await rig.open_holds.beat()  # Redis knows of 5 tokens
         (entry,) = rig.open_holds._open.values()
         rig.store.away = True
@@ -282,23 +292,38 @@ async def test_the_last_progress_counts_and_what_the_sweeper_booked_before_is_co
         await rig.expire()
         await taken_over(rig)
         first, correction = await rig.rows()
-        assert (first.charged_tokens, correction.charged_tokens) == (hold.prompt_tokens + 5, 4)
-        assert (correction.kind, correction.corrects) == ("correction", hold.rid)
-        assert (await rig.account()).settled_tokens == hold.prompt_tokens + 9
+        assert (first.charged_tokens, correction.charged_tokens) == (
+            running.hold.prompt_tokens + 5,
+            4,
+        )
+        assert (correction.kind, correction.corrects) == ("correction", running.hold.rid)
+        assert (await rig.account()).settled_tokens == running.hold.prompt_tokens + 9
 
 
-async def test_a_stream_that_goes_on_is_charged_what_it_cost(rig: FlowRig) -> None:
-    async with streaming(rig, text(" you"), usage(20, 30), DONE) as (hold, go_on):
+async def test_a_stream_that_goes_on_is_charged_what_it_cost(
+    rig: FlowRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with streaming(rig, text(" you"), usage(20, 30), DONE) as running:
         rig.store.away = True
         await rig.open_holds.beat()
         assert len(files(rig)) == 1
-        go_on.set()
+        write, is_read = running.answer.write, asyncio.Event()
+
+        async def slow(data: bytes) -> None:
+            if rig.settlements.unconfirmed:
+                await is_read.wait()
+            await write(data)
+
+        monkeypatch.setattr(running.answer, "write", slow)
+        running.go_on.set()
         await until(lambda: rig.settlements.unconfirmed)
-        await rig.open_holds.beat()  # the progress does not take the settlement's place
+        assert len(rig.open_holds) == 1
+        await rig.open_holds.beat()  # this progress does not take the settlement's place
         await killed(rig)
         await taken_over(rig)
+        is_read.set()
         (row,) = await rig.rows()
-        assert (row.event_id, row.charged_tokens) == (hold.rid, 50)
+        assert (row.event_id, row.charged_tokens) == (running.hold.rid, 50)
         assert row.event.quality == "measured"
 
 
@@ -314,7 +339,7 @@ async def test_a_beat_that_redis_hears_again_needs_no_file(rig: FlowRig) -> None
 async def test_a_beat_that_is_heard_as_its_stream_ends_leaves_the_settlement_on_disk(
     rig: FlowRig,
 ) -> None:
-    async with streaming(rig, usage(20, 30), DONE) as (hold, go_on):
+    async with streaming(rig, usage(20, 30), DONE) as running:
         rig.store.trouble("extend", "never arrives")
         await rig.open_holds.beat()
         for _ in range(10_000):
@@ -322,7 +347,7 @@ async def test_a_beat_that_is_heard_as_its_stream_ends_leaves_the_settlement_on_
 
         async def ending(where: str) -> None:
             if where == "after extend":
-                go_on.set()
+                running.go_on.set()
                 await until(lambda: rig.settlements.unconfirmed)
 
         rig.store.pause = ending
@@ -331,7 +356,7 @@ async def test_a_beat_that_is_heard_as_its_stream_ends_leaves_the_settlement_on_
         await killed(rig)
         await taken_over(rig)
         (row,) = await rig.rows()
-        assert (row.event_id, row.event.quality) == (hold.rid, "measured")
+        assert (row.event_id, row.event.quality) == (running.hold.rid, "measured")
 
 
 async def test_of_a_whole_answer_no_progress_is_kept(rig: FlowRig) -> None:
