@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 
 from gateway.adapters.tallies import Spreads, Tallies, Tally
 from gateway.core.event import LedgerRow, UsageEvent
-from gateway.ports.metrics import Decision
+from gateway.ports.metrics import Decision, SpillTrouble
 
 PREFIX = "quota_gateway_"
 _NANO = 1e9
@@ -105,6 +105,12 @@ class ProxyMetrics:
         self._breaker = declare.gauge(
             "redis_breaker_open", "1 while calls to Redis fail at once, because it does not answer"
         )
+        self._spilled = declare.gauge(
+            "spill_bytes", "Settlements kept on disk until Redis confirms them"
+        )
+        self._spill_failures = declare.counter(
+            "spill_failures", "Settlements not kept on disk, or not read back, and why", "why"
+        )
         self._ratio = declare.histogram(
             "estimate_ratio",
             "Prompt tokens measured by those counted before: 1 is perfect, above 1 held too little",
@@ -157,6 +163,12 @@ class ProxyMetrics:
 
     def breaker_open(self, is_open: bool) -> None:
         self._breaker.set(is_open)
+
+    def spilled(self, file_bytes: int) -> None:
+        self._spilled.set(file_bytes)
+
+    def spill_failed(self, why: SpillTrouble) -> None:
+        self._spill_failures.of(why).value += 1
 
     def hydrated(self, result: str) -> None:
         self._hydrations.of(result).value += 1

@@ -1,7 +1,7 @@
 """One proxy worker: the flow put together, listening on the proxy port until told to stop.
 
 On SIGTERM it takes no new call, lets open ones end, and waits until every settlement is confirmed,
-within bounds; what is left then is ended by its lease.
+within bounds; what is left then is in the spill.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
 from gateway.adapters.prometheus_metrics import ProxyMetrics
+from gateway.adapters.spill import SpillFiles
 from gateway.adapters.tokenizer.bpe import BpeTokenizer
 from gateway.adapters.upstream.opening import open_upstream
 from gateway.app.children import Say
@@ -64,13 +65,16 @@ async def run_proxy(settings: Settings, name: str, tokenizer: BpeTokenizer, say:
     metrics = ProxyMetrics(settings.models)
     deadline_s = settings.redis.deadline_ms / 1000
     async with AsyncExitStack() as stack:
+        spill = SpillFiles(settings.state_dir / "spill", name, metrics)
+        stack.callback(spill.close)
         stores = await stack.enter_async_context(
             open_stores(settings, metrics, "proxy", deadline_s)
         )
         upstream = open_upstream(origins_of(settings))
         stack.push_async_callback(upstream.close)
         await stores.shards.join(secrets.token_hex(8))
-        worker = Worker(settings, stores, metrics, tokenizer, upstream)
+        worker = Worker(settings, (stores, spill), metrics, tokenizer, upstream)
+        worker.settlements.take_over()
         address = settings.listen.proxy
         listener = await listen_raw(
             worker.proxy.handle, address.host, address.port, bounds_of(settings)
@@ -94,22 +98,23 @@ class Worker:
     def __init__(
         self,
         settings: Settings,
-        stores: OpenStores,
+        kept_in: tuple[OpenStores, SpillFiles],
         metrics: ProxyMetrics,
         tokenizer: BpeTokenizer,
         upstream: Upstream,
     ) -> None:
+        stores, spill = kept_in
         self._store = stores.store
         terms = terms_of(settings)
         self.identities = Identities(stores.directory, pepper_of(settings))
         self.settlements = Settlements(
             stores.store,
             stores.shards,
-            stores.recent,
+            (stores.recent, spill),
             settings.plan.thresholds_percent,
             metrics,
         )
-        self.open_holds = OpenHolds(stores.store, terms, stores.clock)
+        self.open_holds = OpenHolds(stores.store, terms, stores.clock, spill)
         prompts = PromptCounter(tokenizer)
         self.admission = Admission(
             Stores(

@@ -1,8 +1,9 @@
 """Holds that are open in this process, and the heartbeat that keeps their leases running.
 
 A call may take longer than a lease. While it runs, its lease is lengthened and its progress noted,
-so that if this process dies another one can book what the client has read. A hold that ended
-meanwhile, or a stream that runs too long, is marked as over; its relay then ends it politely.
+in the spill while the store is away, so that if this process dies another one can book what the
+client has read. A hold that ended meanwhile, or a stream that runs too long, is marked as over; its
+relay then ends it politely.
 """
 
 from __future__ import annotations
@@ -12,31 +13,36 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gateway.core.hold import Hold
+from gateway.core.hold import Hold, expiry_event, tail_of
+from gateway.flow.settlements import settlement_of
 from gateway.flow.terms import Terms
 from gateway.ports.clock import Clock
 from gateway.ports.quota_store import QuotaStore, StoreRejected, StoreUnavailable
+from gateway.ports.spill import Spill
 
 _log = logging.getLogger("gateway.holds")
 
 
 @dataclass(slots=True)
 class OpenHold:
-    """One call under way. `progress` counts the output tokens relayed so far."""
+    """One call under way. `progress` counts the output tokens relayed so far; `is_relayed` while
+    a stream goes to its client and nothing settles it."""
 
     hold: Hold
     opened_s: float
     progress: Callable[[], int]
+    is_relayed: bool = False
     over: bool = False
 
 
 class OpenHolds:
     """All calls under way in this process."""
 
-    def __init__(self, store: QuotaStore, terms: Terms, clock: Clock) -> None:
+    def __init__(self, store: QuotaStore, terms: Terms, clock: Clock, spill: Spill) -> None:
         self._store = store
         self._terms = terms
         self._clock = clock
+        self._spill = spill
         self._open: dict[str, OpenHold] = {}
 
     def __len__(self) -> int:
@@ -74,10 +80,24 @@ class OpenHolds:
             alive = await self._store.extend(
                 hold.caller.payer, hold.rid, entry.progress(), self._terms.lease_ms
             )
-        except StoreUnavailable:
-            return  # the lease has two more beats and a grace before it ends
+        except StoreUnavailable:  # the lease has two more beats and a grace before it ends
+            self._spill_progress(entry)
+            await asyncio.sleep(0)  # thousands in one go would hold up their own chunks
+            return
         except StoreRejected as error:
             _log.error("hold %s cannot be extended: %s", hold.rid, error)
             return
         if not alive and hold.rid in self._open:
             entry.over = True
+        elif alive and entry.is_relayed:
+            self._spill.done(hold.rid)  # the store knows more
+
+    def _spill_progress(self, entry: OpenHold) -> None:
+        """Keep how the stream would be settled if this process died now. Whoever settles it, or
+        notes its progress in the store, is done with that."""
+        hold = entry.hold
+        if not entry.is_relayed:
+            return  # never in place of its settlement
+        seen = expiry_event(hold.rid, tail_of(hold), hold.price, hold.hold_tokens, entry.progress())
+        thresholds = self._terms.plan.thresholds_percent
+        self._spill.keep(settlement_of(hold, "settle", seen, thresholds))

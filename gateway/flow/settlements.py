@@ -1,14 +1,15 @@
 """Ends of holds, kept until the store has confirmed them, and then until they are old.
 
 A settlement's bytes are in the kernel's hands before the last bytes of the answer are; its reply is
-not waited for. Without a reply it is sent again under the same rid, which changes nothing if the
-first one arrived, until one is confirmed (promises I2, I4, I6).
+not waited for. Without a reply it is written to the spill and sent again under the same rid, which
+changes nothing if the first one arrived, until one is confirmed (promises I2, I4, I6).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine, Iterator
 from functools import partial
 from typing import Any
 
@@ -26,9 +27,12 @@ from gateway.ports.quota_store import (
     StoreRejected,
     StoreUnavailable,
 )
+from gateway.ports.spill import Spill
 from gateway.ports.tasks import spawn
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
+# Of those that died processes left: enough to be through with a thousand in a second.
+_LEFT_AT_ONCE = 32
 _KIND_NAMES = {
     SettleCode.SETTLED: "settled",
     SettleCode.CORRECTED: "corrected",
@@ -47,20 +51,21 @@ _RELEASED = Ending(usage=NOTHING_USED, quality="measured", outcome="upstream_err
 class Settlements:
     """Every settlement that is under way; `confirmed` waits for all of them (shutdown).
 
-    `rooms`: what replies say that payers have left; admission notes its own there.
+    `kept`: where the confirmed ones stay, and the others. `rooms`: what replies say that payers
+    have left; admission notes its own there.
     """
 
     def __init__(
         self,
         store: QuotaStore,
         shards: Shards,
-        recent: RecentSettlements,
+        kept: tuple[RecentSettlements, Spill],
         thresholds_percent: tuple[int, ...],
         metrics: Metrics,
     ) -> None:
         self._store = store
         self._shards = shards
-        self._recent = recent
+        self._recent, self._spill = kept
         self._thresholds_percent = thresholds_percent
         self._metrics = metrics
         self.rooms = Rooms()
@@ -75,7 +80,7 @@ class Settlements:
         """End a hold with a row in the ledger; the tokens charged. Never raises."""
         line = line_of_ending(hold, ending)
         event = usage_event(hold, ending, line)
-        await self._begin(self._settlement(hold, "settle", event))
+        await self._begin(settlement_of(hold, "settle", event, self._thresholds_percent))
         self._metrics.charged(event, hold.hold_tokens)
         was_counted = hold.prompt_tokens > 0 and not hold.prompt_is_bound
         if ending.quality == "measured" and was_counted:
@@ -86,7 +91,14 @@ class Settlements:
 
     async def release(self, hold: Hold) -> None:
         """End a hold that cost nothing, seen by the store or not. Never raises."""
-        await self._begin(self._settlement(hold, "release", usage_event(hold, _RELEASED)))
+        event = usage_event(hold, _RELEASED)
+        await self._begin(settlement_of(hold, "release", event, self._thresholds_percent))
+
+    def take_over(self) -> None:
+        """Begin to send what processes that died had not sent, or had no reply to."""
+        left = self._spill.left()
+        for _ in range(_LEFT_AT_ONCE):
+            self._until_done(self._confirm_all(left), "settle what was left")
 
     async def confirmed(self) -> None:
         """Returns once nothing is unconfirmed."""
@@ -109,7 +121,8 @@ class Settlements:
         """No task where none is needed: nearly every settlement is confirmed at once."""
         self._unconfirmed.discard(reply)
         if reply.cancelled():
-            return  # the loop is ending, and with it every task; the hold's lease will tell
+            self._spill.keep(settlement)  # the loop is ending, and with it every task
+            return
         if reply.exception() is None:
             answer = reply.result()
             if answer.code is not SettleCode.NOT_READY:
@@ -120,9 +133,18 @@ class Settlements:
     def _repeat(
         self, settlement: Settlement, reply: asyncio.Future[SettleReply] | None = None
     ) -> None:
-        task = spawn(self._confirm(settlement, reply), f"settle {settlement.rid}")
+        self._spill.keep(settlement)
+        self._until_done(self._confirm(settlement, reply), f"settle {settlement.rid}")
+
+    def _until_done(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = spawn(work, name)
         self._unconfirmed.add(task)
         task.add_done_callback(self._unconfirmed.discard)
+
+    async def _confirm_all(self, settlements: Iterator[Settlement]) -> None:
+        """Several of these share one iterator: who is done with one takes the next."""
+        for settlement in settlements:
+            await self._confirm(settlement, None)
 
     async def _confirm(
         self, settlement: Settlement, reply: asyncio.Future[SettleReply] | None
@@ -138,6 +160,7 @@ class Settlements:
             except StoreRejected as error:
                 _log.error("settlement %s was rejected: %s", settlement.rid, error)
                 self._metrics.hold_ended("rejected")
+                self._spill.done(settlement.rid)
                 return
             except (StoreUnavailable, LedgerUnavailable) as error:
                 _log.warning("settlement %s is not confirmed yet: %s", settlement.rid, error)
@@ -146,6 +169,7 @@ class Settlements:
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     def _confirmed(self, settlement: Settlement, reply: SettleReply) -> None:
+        self._spill.done(settlement.rid)
         self._metrics.hold_ended(_KIND_NAMES[reply.code])
         self.rooms.settled(settlement.payer, reply)
         if reply.stream_id:
@@ -154,10 +178,14 @@ class Settlements:
             self._recent.keep(settlement, shard, place)
             self._shards.noted(shard, place)
 
-    def _settlement(self, hold: Hold, kind: SettleKind, event: UsageEvent) -> Settlement:
-        caller = hold.caller
-        return Settlement(  # by place: names would take half as long again
-            hold.rid, caller.payer, kind, hold.epoch, hold.period_start_ms, event.charged_tokens,
-            event.cost_nano_gbp, encode_event(event), caller.tier, caller.member,
-            hold.tier_period_start_ms, hold.limit_tokens, self._thresholds_percent,
-        )  # fmt: skip
+
+def settlement_of(
+    hold: Hold, kind: SettleKind, event: UsageEvent, thresholds_percent: tuple[int, ...]
+) -> Settlement:
+    """The settlement that ends `hold` with `event`."""
+    caller = hold.caller
+    return Settlement(  # by place: names would take half as long again
+        hold.rid, caller.payer, kind, hold.epoch, hold.period_start_ms, event.charged_tokens,
+        event.cost_nano_gbp, encode_event(event), caller.tier, caller.member,
+        hold.tier_period_start_ms, hold.limit_tokens, thresholds_percent,
+    )  # fmt: skip

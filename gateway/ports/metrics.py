@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 from gateway.core.event import LedgerRow, UsageEvent
 
 Decision = Literal["admitted", "refused"]
+SpillTrouble = Literal["full", "disk", "damaged"]
 
 
 class Metrics(Protocol):
@@ -41,6 +42,14 @@ class Metrics(Protocol):
 
     def breaker_open(self, is_open: bool) -> None:
         """Calls to the store fail at once from now on, because it does not answer; or no more."""
+        ...
+
+    def spilled(self, file_bytes: int) -> None:
+        """So large are the spill files of this process now."""
+        ...
+
+    def spill_failed(self, why: SpillTrouble) -> None:
+        """A settlement is not kept on disk, or was, and cannot be read any more."""
         ...
 
     def hydrated(self, result: str) -> None: ...

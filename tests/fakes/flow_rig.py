@@ -12,10 +12,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from msgspec import structs
 
+from gateway.adapters.spill import SpillFiles
 from gateway.core.event import LedgerRow, ledger_row
 from gateway.core.idempotency import read_key
 from gateway.core.identity import key_digest, shard_of
@@ -122,21 +125,26 @@ class CharTokenizer:
 class FlowRig:
     """One gateway's flow. Rids count up, so that a failing test shows which call it was."""
 
-    def __init__(self, stores: FakeStores, terms: Terms) -> None:
+    def __init__(self, stores: FakeStores, terms: Terms, state_dir: Path) -> None:
         self.terms = terms
         self.redis = stores
         self.store: TroubledStore = stores.store
         self.clock, self.metrics = HandClock(), SeenMetrics()
         self.directory = FakeDirectory()
         self.ledger = FakeLedger(self.directory)
-        self.recent = RecentSettlements()
+        self.recent, self.state_dir = RecentSettlements(), state_dir
+        self.spill = SpillFiles(state_dir / "spill", "rig", self.metrics)
         self.shards = Shards(self.store, self.ledger, SHARDS, self.recent)
         self.hydrator = Hydrator(self.store, self.ledger, self.shards, self.metrics)
         self.identities = Identities(self.directory, PEPPER)
         self.settlements = Settlements(
-            self.store, self.shards, self.recent, terms.plan.thresholds_percent, self.metrics
+            self.store,
+            self.shards,
+            (self.recent, self.spill),
+            terms.plan.thresholds_percent,
+            self.metrics,
         )
-        self.open_holds = OpenHolds(self.store, terms, self.clock)
+        self.open_holds = OpenHolds(self.store, terms, self.clock, self.spill)
         self.accounts = Accounts(self.directory, self.store, self.hydrator, terms.plan, self.clock)
         self.upstream = ScriptedUpstream()
         self.tokenizer = CharTokenizer()
@@ -281,13 +289,15 @@ async def _no_doubles(rows: Sequence[LedgerRow]) -> None:
 @asynccontextmanager
 async def flow_rig(**changes: Any) -> AsyncIterator[FlowRig]:
     """A rig with its shards open; `changes` are to its terms."""
-    async with fake_stores() as stores:
-        rig = FlowRig(stores, replace(TERMS, **changes))
-        await rig.shards.open_all()
-        yield rig
-        stores.store.away, stores.store.troubles, stores.store.pause = False, {}, None
-        rig.ledger.away = False
-        await rig.settled()
+    with TemporaryDirectory() as place:
+        async with fake_stores() as stores:
+            rig = FlowRig(stores, replace(TERMS, **changes), Path(place))
+            await rig.shards.open_all()
+            yield rig
+            stores.store.away, stores.store.troubles, stores.store.pause = False, {}, None
+            rig.ledger.away = False
+            await rig.settled()
+            rig.spill.close()
 
 
 async def until(condition: Callable[[], object]) -> None:

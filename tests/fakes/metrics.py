@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gateway.core.event import LedgerRow, UsageEvent
-from gateway.ports.metrics import Decision
+from gateway.ports.metrics import Decision, SpillTrouble
 
 
 class SeenMetrics:
@@ -43,6 +43,12 @@ class SeenMetrics:
 
     def breaker_open(self, is_open: bool) -> None:
         self.seen.append(("breaker_open", is_open))
+
+    def spilled(self, file_bytes: int) -> None:
+        self.seen.append(("spilled", file_bytes))
+
+    def spill_failed(self, why: SpillTrouble) -> None:
+        self.seen.append(("spill_failed", why))
 
     def hydrated(self, result: str) -> None:
         self.seen.append(("hydrated", result))

@@ -22,6 +22,7 @@ import redis.asyncio
 from gateway.adapters.embedded import EmbeddedError, RunningServer, start_redis
 from gateway.adapters.postgres.ledger import PostgresLedger
 from gateway.adapters.prometheus_metrics import JobsMetrics, ProxyMetrics
+from gateway.adapters.spill import SpillFiles
 from gateway.adapters.tokenizer.bpe import BpeTokenizer
 from gateway.adapters.upstream.direct import DirectUpstream
 from gateway.app.jobs_process import drain_of
@@ -110,14 +111,18 @@ async def gateways(settings: Settings, count: int = 3) -> AsyncIterator[list[Gat
     tokenizer: BpeTokenizer = loaded_tokenizer(settings)
     await prepare_ledger(settings)
     async with AsyncExitStack() as stack:
-        made = []
+        made: list[Gateway] = []
         for _ in range(count):
             metrics = ProxyMetrics(settings.models)
             stores = await stack.enter_async_context(open_stores(settings, metrics, "tests", 5.0))
             upstream = DirectUpstream({})
             stack.push_async_callback(upstream.close)
-            made.append(Gateway(stores, Worker(settings, stores, metrics, tokenizer, upstream)))
-            await stores.shards.join(f"gateway-{len(made)}")
+            name = f"gateway-{len(made) + 1}"
+            spill = SpillFiles(settings.state_dir / "spill", name, metrics)
+            stack.callback(spill.close)
+            worker = Worker(settings, (stores, spill), metrics, tokenizer, upstream)
+            made.append(Gateway(stores, worker))
+            await stores.shards.join(name)
             looking = spawn(stores.shards.watch_forever(), "watch shards")
             stack.callback(looking.cancel)
         yield made

@@ -18,4 +18,8 @@ def test_serve_runs_on_stores_that_it_did_not_start(
     user_id, key = gateway.new_user("free")
     assert gateway.chat(key, "Hello").status == 200
     assert gateway.ledger_rows(user_id)[0]["quality"] == "measured"
-    assert sorted(path.name for path in gateway.state_dir.iterdir()) == ["admin-token", "run"]
+    assert sorted(path.name for path in gateway.state_dir.iterdir()) == [
+        "admin-token",
+        "run",
+        "spill",
+    ]

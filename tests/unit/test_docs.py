@@ -14,6 +14,7 @@ from gateway.adapters.redis_store.scripts import NAMES
 from gateway.cli import main
 from gateway.core.event import Quality, UsageEvent, encode_event, ledger_row
 from gateway.core.refusal import Case
+from gateway.ports.metrics import SpillTrouble
 
 ROOT = Path(__file__).resolve().parents[2]
 METRICS = (ROOT / "docs" / "metrics.md").read_text()
@@ -51,6 +52,8 @@ def exposed() -> dict[str, tuple[str, set[str]]]:
     proxy.first_byte_seconds("m", 0.1)
     proxy.store_call("reserve", 0.1)
     proxy.breaker_open(True)
+    proxy.spilled(1)
+    proxy.spill_failed("disk")
     proxy.hydrated("finished")
     proxy.unpriced("m")
     jobs.booked([ledger_row(0, "1-0", encode_event(EVENT), b"1 1 1 9 9 0 0 0 0 0")])
@@ -88,6 +91,7 @@ def test_every_label_has_its_values_documented() -> None:
         ("reason", REASONS),
         ("script", set(NAMES)),
         ("quality", set(get_args(Quality))),
+        ("why", set(get_args(SpillTrouble))),
     ],
 )
 def test_the_values_of_a_closed_list_are_documented_to_the_last(

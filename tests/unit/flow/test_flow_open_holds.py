@@ -43,7 +43,7 @@ async def test_a_hold_younger_than_a_heartbeat_is_left_alone(rig: FlowRig) -> No
 async def test_a_beat_lengthens_the_lease(rig: FlowRig) -> None:
     entry = await opened(rig)
     (before,) = await leases(rig)
-    patient = OpenHolds(rig.store, replace(rig.terms, lease_ms=120_000), rig.clock)
+    patient = OpenHolds(rig.store, replace(rig.terms, lease_ms=120_000), rig.clock, rig.spill)
     patient.add(entry.hold)
     rig.clock.pass_s(10)
     await patient.beat()
