@@ -6,7 +6,8 @@ meanings are documented in `docs/metrics.md`; a test compares both.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
@@ -73,7 +74,13 @@ class _Declare:
 class ProxyMetrics:
     """Fulfils ports.metrics.Metrics for one proxy process."""
 
-    def __init__(self, models: Collection[str]) -> None:
+    def __init__(
+        self,
+        models: Collection[str],
+        mode: str = "closed",
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`mode`: what happens while Redis is away."""
         self._models = frozenset(models)
         self.registry = CollectorRegistry()
         declare = _Declare(self.registry)
@@ -105,6 +112,11 @@ class ProxyMetrics:
         self._breaker = declare.gauge(
             "redis_breaker_open", "1 while calls to Redis fail at once, because it does not answer"
         )
+        self._now_s = now_s
+        self._outage = declare.counter(
+            "outage_seconds", "Seconds in which Redis was not asked, by what happened then", "mode"
+        ).of(mode)
+        self._open_since_s: float | None = None
         self._ratio = declare.histogram(
             "estimate_ratio",
             "Prompt tokens measured by those counted before: 1 is perfect, above 1 held too little",
@@ -157,6 +169,8 @@ class ProxyMetrics:
 
     def breaker_open(self, is_open: bool) -> None:
         self._breaker.set(is_open)
+        self._count_outage()
+        self._open_since_s = self._now_s() if is_open else None
 
     def hydrated(self, result: str) -> None:
         self._hydrations.of(result).value += 1
@@ -166,7 +180,15 @@ class ProxyMetrics:
 
     def render(self) -> bytes:
         """The text exposition of this process."""
+        self._count_outage()
         return generate_latest(self.registry)
+
+    def _count_outage(self) -> None:
+        """Up to now: an outage must be seen growing, not only when it is over."""
+        if self._open_since_s is not None:
+            now_s = self._now_s()
+            self._outage.value += now_s - self._open_since_s
+            self._open_since_s = now_s
 
     def _label(self, model: str) -> str:
         return model if model in self._models else "other"

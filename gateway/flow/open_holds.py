@@ -65,7 +65,7 @@ class OpenHolds:
             age_s = now_s - entry.opened_s
             if age_s > self._terms.stream_max_s:
                 entry.over = True
-            elif age_s * 1000 >= self._terms.heartbeat_ms:
+            elif age_s * 1000 >= self._terms.heartbeat_ms and not entry.hold.in_outage:
                 await self._extend(entry)
 
     async def _extend(self, entry: OpenHold) -> None:
