@@ -38,7 +38,7 @@ from gateway.ports.clock import Clock
 from gateway.ports.directory import Directory
 from gateway.ports.ledger import LedgerUnavailable
 from gateway.ports.metrics import Decision
-from gateway.ports.quota_store import QuotaStore, StoreNotAsked, StoreUnavailable
+from gateway.ports.quota_store import QuotaStore, StoreNotAsked, StoreNotReady, StoreUnavailable
 from gateway.ports.tasks import spawn
 
 # A call mends at most a closed shard, a missing account, an old revision and an old period, each
@@ -137,6 +137,8 @@ class Admission:
             if not isinstance(error, StoreNotAsked):
                 # Whether anything is held is unknown: it is released under its rid, seen or not.
                 await self._stores.settlements.release(asked)
+            if isinstance(error, StoreNotReady):
+                raise backend_unavailable("its counters") from error
             return await self._admit_in_outage(call, entitled, asked, least)
         except LedgerUnavailable as error:
             raise backend_unavailable("its ledger") from error
@@ -190,7 +192,7 @@ class Admission:
                 asked = replace(asked, caller=_caller(identity, call), limit_tokens=tier.tokens)
             else:
                 break
-        raise StoreUnavailable("the account did not come into force")
+        raise StoreNotReady("the account did not come into force")
 
     async def _admit_in_outage(
         self, call: Call, entitled: Entitled, asked: Hold, least: int
