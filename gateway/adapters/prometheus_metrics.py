@@ -71,6 +71,32 @@ class _Declare:
         return collector
 
 
+class _Breaker:
+    """Whether Redis is asked, and for how long it was not."""
+
+    def __init__(self, declare: _Declare, mode: str, now_s: Callable[[], float]) -> None:
+        self._gauge = declare.gauge(
+            "redis_breaker_open", "1 while calls to Redis fail at once, because it does not answer"
+        )
+        self._seconds = declare.counter(
+            "outage_seconds", "Seconds in which Redis was not asked, by what happened then", "mode"
+        ).of(mode)
+        self._now_s = now_s
+        self._since_s: float | None = None
+
+    def set(self, is_open: bool) -> None:
+        self.count()
+        self._gauge.set(is_open)
+        self._since_s = self._now_s() if is_open else None
+
+    def count(self) -> None:
+        """Up to now: an outage must be seen growing, not only when it is over."""
+        if self._since_s is not None:
+            now_s = self._now_s()
+            self._seconds.value += now_s - self._since_s
+            self._since_s = now_s
+
+
 class ProxyMetrics:
     """Fulfils ports.metrics.Metrics for one proxy process."""
 
@@ -109,14 +135,7 @@ class ProxyMetrics:
         self._calls = declare.histogram(
             "redis_call_seconds", "Round trips to Redis, by script", "script", _CALL_BUCKETS
         )
-        self._breaker = declare.gauge(
-            "redis_breaker_open", "1 while calls to Redis fail at once, because it does not answer"
-        )
-        self._now_s = now_s
-        self._outage = declare.counter(
-            "outage_seconds", "Seconds in which Redis was not asked, by what happened then", "mode"
-        ).of(mode)
-        self._open_since_s: float | None = None
+        self._breaker = _Breaker(declare, mode, now_s)
         self._ratio = declare.histogram(
             "estimate_ratio",
             "Prompt tokens measured by those counted before: 1 is perfect, above 1 held too little",
@@ -169,8 +188,6 @@ class ProxyMetrics:
 
     def breaker_open(self, is_open: bool) -> None:
         self._breaker.set(is_open)
-        self._count_outage()
-        self._open_since_s = self._now_s() if is_open else None
 
     def hydrated(self, result: str) -> None:
         self._hydrations.of(result).value += 1
@@ -180,15 +197,8 @@ class ProxyMetrics:
 
     def render(self) -> bytes:
         """The text exposition of this process."""
-        self._count_outage()
+        self._breaker.count()
         return generate_latest(self.registry)
-
-    def _count_outage(self) -> None:
-        """Up to now: an outage must be seen growing, not only when it is over."""
-        if self._open_since_s is not None:
-            now_s = self._now_s()
-            self._outage.value += now_s - self._open_since_s
-            self._open_since_s = now_s
 
     def _label(self, model: str) -> str:
         return model if model in self._models else "other"
