@@ -6,7 +6,8 @@ meanings are documented in `docs/metrics.md`; a test compares both.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
@@ -70,10 +71,42 @@ class _Declare:
         return collector
 
 
+class _Breaker:
+    """Whether Redis is asked, and for how long it was not."""
+
+    def __init__(self, declare: _Declare, mode: str, now_s: Callable[[], float]) -> None:
+        self._gauge = declare.gauge(
+            "redis_breaker_open", "1 while calls to Redis fail at once, because it does not answer"
+        )
+        self._seconds = declare.counter(
+            "outage_seconds", "Seconds in which Redis was not asked, by what happened then", "mode"
+        ).of(mode)
+        self._now_s = now_s
+        self._since_s: float | None = None
+
+    def set(self, is_open: bool) -> None:
+        self.count()
+        self._gauge.set(is_open)
+        self._since_s = self._now_s() if is_open else None
+
+    def count(self) -> None:
+        """Up to now: an outage must be seen growing, not only when it is over."""
+        if self._since_s is not None:
+            now_s = self._now_s()
+            self._seconds.value += now_s - self._since_s
+            self._since_s = now_s
+
+
 class ProxyMetrics:
     """Fulfils ports.metrics.Metrics for one proxy process."""
 
-    def __init__(self, models: Collection[str]) -> None:
+    def __init__(
+        self,
+        models: Collection[str],
+        mode: str = "closed",
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`mode`: what happens while Redis is away."""
         self._models = frozenset(models)
         self.registry = CollectorRegistry()
         declare = _Declare(self.registry)
@@ -102,9 +135,7 @@ class ProxyMetrics:
         self._calls = declare.histogram(
             "redis_call_seconds", "Round trips to Redis, by script", "script", _CALL_BUCKETS
         )
-        self._breaker = declare.gauge(
-            "redis_breaker_open", "1 while calls to Redis fail at once, because it does not answer"
-        )
+        self._breaker = _Breaker(declare, mode, now_s)
         self._spilled = declare.gauge(
             "spill_bytes", "Settlements kept on disk until Redis confirms them"
         )
@@ -178,6 +209,7 @@ class ProxyMetrics:
 
     def render(self) -> bytes:
         """The text exposition of this process."""
+        self._breaker.count()
         return generate_latest(self.registry)
 
     def _label(self, model: str) -> str:

@@ -62,7 +62,7 @@ def loaded_tokenizer(settings: Settings) -> BpeTokenizer:
 async def run_proxy(settings: Settings, name: str, tokenizer: BpeTokenizer, say: Say) -> None:
     """Serve until SIGTERM or SIGINT, then finish what is open. The port is reserved."""
     stop = stop_signal()
-    metrics = ProxyMetrics(settings.models)
+    metrics = ProxyMetrics(settings.models, settings.redis.mode)
     deadline_s = settings.redis.deadline_ms / 1000
     async with AsyncExitStack() as stack:
         spill = SpillFiles(settings.state_dir / "spill", name, metrics)

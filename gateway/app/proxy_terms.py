@@ -10,7 +10,7 @@ from gateway.config import Settings
 from gateway.core.inference.request import Dialect
 from gateway.core.models import ModelTable
 from gateway.flow.repeat import RepeatTerms
-from gateway.flow.terms import Terms
+from gateway.flow.terms import OutageTerms, Terms
 from gateway.web.cors import Cors
 from gateway.web.proxy import ProxySettings
 from gateway.web.servers import Bounds
@@ -33,6 +33,8 @@ def terms_of(settings: Settings) -> Terms:
         stream_max_s=settings.lease.stream_max_s,
         drain_s=settings.client_gone.drain_s,
         drains_max=settings.client_gone.drains_max,
+        # A gateway's worth is shared out among its workers, who do not know of each other.
+        outage=OutageTerms(settings.redis.mode, settings.redis.outage_tokens // settings.workers),
     )
 
 

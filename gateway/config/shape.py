@@ -57,7 +57,7 @@ class Redis(Section, frozen=True):
 
     url: StoreUrl = field(default_factory=_embedded)
     client: Literal["plain", "fast"] = "fast"
-    mode: Literal["closed", "bounded", "open"] = "closed"
+    mode: Literal["bounded", "closed", "open"] = "bounded"
     deadline_ms: ranges.DeadlineMillis = 150
     outage_tokens: ranges.Allowance = 2000
     shards: ranges.Shards = 16

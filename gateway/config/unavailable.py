@@ -25,8 +25,7 @@ def unavailable(file: File) -> list[Problem]:
 def _subjects(file: File) -> Iterator[tuple[str, bool, str]]:
     """Key, whether it is used, and what to write instead."""
     no_list, no_value = "leave it out or write []", "leave it out or write null"
-    redis, identity, notify = file.redis, file.identity, file.notify
-    yield "redis.mode", redis.mode != "closed", "leave it out or write closed"
+    identity, notify = file.identity, file.notify
     yield "identity.jwt", bool(identity.jwt), no_list
     yield "identity.header", identity.header is not None, no_value
     yield "notify.smtp", notify.smtp is not None, no_value

@@ -47,7 +47,8 @@ class Hold(msgspec.Struct, frozen=True, gc=False):
     still asked for the epoch is 0 and the period the one that was asked for. `limit_tokens` is the
     allowance it was made under; `tier_period_start_ms` is None unless its tier is capped.
     `service_tier` is the one that was asked for. `prompt_is_bound`: the prompt was not counted, it
-    has at most so many tokens (its bytes).
+    has at most so many tokens (its bytes). `in_outage`: Redis was away, so nothing is held for this
+    call anywhere; its epoch is 0, and it is booked when Redis is back.
     """
 
     rid: str
@@ -67,6 +68,7 @@ class Hold(msgspec.Struct, frozen=True, gc=False):
     tier_period_start_ms: int | None = None
     service_tier: str | None = None
     prompt_is_bound: bool = False
+    in_outage: bool = False
 
     @property
     def likely_prompt_tokens(self) -> int:
@@ -119,7 +121,7 @@ def usage_event(hold: Hold, ending: Ending, line: Price | None = None) -> UsageE
         ),
         cost_nano_gbp(line, used),
         ending.quality,
-        ending.outcome,
+        _outage_outcome(ending.outcome) if hold.in_outage else ending.outcome,
         hold.stream,
         caller.tag,
         used.prompt_tokens,
@@ -132,6 +134,12 @@ def usage_event(hold: Hold, ending: Ending, line: Price | None = None) -> UsageE
         ending.upstream_id,
         caller.client_id,
     )
+
+
+def _outage_outcome(outcome: Outcome) -> Outcome:
+    """What was spent in an outage is told apart, however it ended; what nobody can say was spent
+    is still for comparing with the invoice."""
+    return outcome if outcome == "unknown_upstream" else "outage"
 
 
 def tail_of(hold: Hold) -> HoldTail:

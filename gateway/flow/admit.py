@@ -23,10 +23,12 @@ from gateway.core.period import Period
 from gateway.core.plan import Tier
 from gateway.core.pricing import held_nano_gbp
 from gateway.core.quota.reserve import Limits, ReserveAsk, ReserveCode, ReserveReply
-from gateway.core.refusal import Case, QuotaView, Refused
+from gateway.core.refusal import QuotaView
 from gateway.core.routes import Route
+from gateway.flow.entitled import Entitled, Entitlements
 from gateway.flow.hydrate import Hydrator
 from gateway.flow.identify import Identities, backend_unavailable
+from gateway.flow.outage import Outage
 from gateway.flow.prompt_count import PromptCounter
 from gateway.flow.quota_refusal import quota_refusal, quota_view
 from gateway.flow.settlements import Settlements
@@ -35,7 +37,8 @@ from gateway.flow.terms import Terms
 from gateway.ports.clock import Clock
 from gateway.ports.directory import Directory
 from gateway.ports.ledger import LedgerUnavailable
-from gateway.ports.quota_store import QuotaStore, StoreUnavailable
+from gateway.ports.metrics import Decision
+from gateway.ports.quota_store import QuotaStore, StoreNotAsked, StoreNotReady, StoreUnavailable
 from gateway.ports.tasks import spawn
 
 # A call mends at most a closed shard, a missing account, an old revision and an old period, each
@@ -63,19 +66,16 @@ class Call(msgspec.Struct, frozen=True, gc=False):
 
 
 class Admitted(msgspec.Struct, frozen=True, gc=False):
-    """A call that holds its tokens. `lowered`: the cap is less than was wanted."""
+    """A call that holds its tokens, or may go out without (`outage`). `lowered`: the cap is less
+    than was wanted."""
 
     hold: Hold
     quota: QuotaView
     lowered: bool
 
-
-class _Entitled(msgspec.Struct, frozen=True, gc=False):
-    """Who calls, and what under."""
-
-    identity: Identity
-    tier: Tier
-    model: Model
+    @property
+    def decision(self) -> Decision:
+        return "outage" if self.hold.in_outage else "admitted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +97,17 @@ class Admission:
         self._stores = stores
         self._terms = terms
         self.limits = {tier.name: Limits(tokens=tier.tokens) for tier in terms.plan.tiers.values()}
-        self._rooms = stores.settlements.rooms
+        settlements = stores.settlements
+        self._rooms = settlements.rooms
+        self._outage = Outage(terms.outage, settlements.rooms, settlements.spending, clock)
+        self._entitlements = Entitlements(stores.identities, stores.directory, stores.store, terms)
         self._prompts = prompts
         self._clock = clock
 
     async def admit(self, call: Call) -> Admitted:
         """The hold, or Refused. A refused call holds nothing."""
         request = call.request
-        entitled = await self._identify(call)
+        entitled = await self._entitlements.of(call.key_digest, request.model)
         identity, tier, model = entitled.identity, entitled.tier, entitled.model
         wanted, least = request.output_bounds(model)
         tokens_max = call.body_bytes + wanted * request.choices
@@ -131,29 +134,17 @@ class Admission:
         try:
             return await self._reserve(call, entitled, period, asked, least)
         except StoreUnavailable as error:
-            # Whether anything is held is unknown, so it is released under its rid, seen or not.
-            await self._stores.settlements.release(asked)
-            raise backend_unavailable("its counters") from error
+            if not isinstance(error, StoreNotAsked):
+                # Whether anything is held is unknown: it is released under its rid, seen or not.
+                await self._stores.settlements.release(asked)
+            if isinstance(error, StoreNotReady):
+                raise backend_unavailable("its counters") from error
+            return await self._admit_in_outage(call, entitled, asked, least)
         except LedgerUnavailable as error:
             raise backend_unavailable("its ledger") from error
         except asyncio.CancelledError:
             spawn(self._stores.settlements.release(asked), f"release {asked.rid}")
             raise
-
-    async def _identify(self, call: Call) -> _Entitled:
-        """Who calls, under which terms. A refusal here never reaches the store, which would find
-        out that what is remembered is old; so the ledger is asked once more before one."""
-        identities = self._stores.identities
-        identity = identities.remembered(call.key_digest)
-        if identity is None:
-            identity = await identities.again(call.key_digest)
-        try:
-            return self._allowed(identity, call.request.model)
-        except Refused:
-            if self._terms.models.find(call.request.model) is None:
-                raise  # no entitlement could change that
-            identity = await identities.again(call.key_digest)
-            return self._allowed(identity, call.request.model)
 
     def _has_plenty(self, payer: str, tier: Tier, tokens_max: int) -> bool:
         """Whether so much may be held without being counted: a tokenizer on bytes never makes more
@@ -169,14 +160,14 @@ class Admission:
         return await self._prompts.exactly(call.request, call.body_bytes, model)
 
     async def _reserve(
-        self, call: Call, entitled: _Entitled, period: Period, asked: Hold, least: int
+        self, call: Call, entitled: Entitled, period: Period, asked: Hold, least: int
     ) -> Admitted:
         identity, tier = entitled.identity, entitled.tier
         for _ in range(_ASKS_MAX):
             reply = await self._stores.store.reserve(
                 self._ask(identity, tier, period, asked, least)
             )
-            self._rooms.reserved(identity.payer, reply)
+            self._rooms.reserved(identity.payer, reply, call.received_s)
             if reply.code > 0:
                 return _admitted(asked, tier, reply)
             if reply.code <= ReserveCode.MONTH and asked.prompt_is_bound:
@@ -196,45 +187,34 @@ class Admission:
             elif reply.code is ReserveCode.PERIOD:
                 period = identity.calendar.period_at(reply.now_ms)
             elif reply.code is ReserveCode.STALE:
-                identity = await self._read_again(call, period, reply.rev)
-                tier = self._allowed(identity, call.request.model).tier
+                identity = await self._entitlements.read_again(call.key_digest, period, reply.rev)
+                tier = self._entitlements.allowed(identity, call.request.model).tier
                 asked = replace(asked, caller=_caller(identity, call), limit_tokens=tier.tokens)
             else:
                 break
-        raise StoreUnavailable("the account did not come into force")
+        raise StoreNotReady("the account did not come into force")
 
-    async def _read_again(self, call: Call, period: Period, rev_in_store: int) -> Identity:
-        """The identity by the ledger, and its entitlement in the store if that is the older one.
-
-        A store that knows a later revision than the ledger was told of changes that are gone: the
-        ledger came back from a backup. What it says now is given a revision past that one.
-        """
-        identity = await self._stores.identities.again(call.key_digest)
-        if identity.rev < rev_in_store:
-            await self._stores.directory.raise_revision(identity.payer, rev_in_store)
-            identity = await self._stores.identities.again(call.key_digest)
-        if identity.rev > rev_in_store:
-            entitlement = await self._stores.directory.entitlement(
-                identity.payer, None, period.start_ms
-            )
-            if entitlement is not None:
-                await self._stores.store.entitle(entitlement, period.end_ms)
-        return identity
-
-    def _allowed(self, identity: Identity, model_name: str) -> _Entitled:
-        tier = self._terms.plan.tiers.get(identity.tier)
-        if tier is None:
-            raise backend_unavailable(f"the terms of tier '{identity.tier}'")
-        model = self._terms.models.find(model_name)
-        if model is None or not tier.allows(model.name):
-            offered = ", ".join(each.name for each in self._terms.models if tier.allows(each.name))
-            raise Refused(
-                Case.MODEL_NOT_ALLOWED,
-                f"The model '{model_name}' is not available on the tier '{tier.name}'. "
-                f"Available: {offered}.",
-                param="model",
-            ).of_tier(tier.name)
-        return _Entitled(identity, tier, model)
+    async def _admit_in_outage(
+        self, call: Call, entitled: Entitled, asked: Hold, least: int
+    ) -> Admitted:
+        """Let a call go out that nothing is held for, or refuse it by what is remembered."""
+        identity, outage = entitled.identity, self._outage
+        refusal = outage.refusal(asked, least, identity)
+        if refusal is not None and outage.may_ask_ledger(identity.payer):
+            # It must not outlive a pack, or another tier, that the store could not be told of.
+            identity = await self._entitlements.anew(call.key_digest, identity)
+            refusal = outage.refusal(asked, least, identity)
+        if refusal is not None:
+            raise quota_refusal(refusal, asked, least, self._terms).of_tier(identity.tier)
+        if outage.may_admit(identity.payer):
+            if asked.prompt_is_bound:
+                counted = await self._counted(call, entitled.model)
+                asked = replace(asked, prompt_tokens=counted, prompt_is_bound=False)
+            admitted = outage.admit(asked, least, identity)
+            if admitted is not None:
+                hold, quota = admitted
+                return Admitted(hold, quota, lowered=hold.output_tokens < asked.output_tokens)
+        raise backend_unavailable("its counters")
 
     def _ask(
         self, identity: Identity, tier: Tier, period: Period, asked: Hold, least: int

@@ -55,7 +55,8 @@ class Exchange:
         admitted = await self._admission.admit(call)
         entry = self._open_holds.add(admitted.hold)
         try:
-            self._metrics.decided(admitted.quota.tier, call.route.name, "admitted", "ok")
+            decision = admitted.decision
+            self._metrics.decided(admitted.quota.tier, call.route.name, decision, "ok")
             source = await self._ask(call, admitted)
             try:
                 await self._answer(call, admitted, entry, source, answer)
@@ -191,6 +192,7 @@ def _head(
         retry_after=upstream.retry_after,
         charged_tokens=charged_tokens,
         output_cap_tokens=admitted.hold.output_tokens if admitted.lowered else None,
+        decision=admitted.decision,
     )
 
 

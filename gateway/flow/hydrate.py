@@ -15,7 +15,7 @@ from gateway.core.quota.entitle import FinishCode, Hydration, LedgerSums
 from gateway.flow.shards import Shards
 from gateway.ports.ledger import Cursor, Ledger, Watermark
 from gateway.ports.metrics import Metrics
-from gateway.ports.quota_store import QuotaStore, StoreUnavailable
+from gateway.ports.quota_store import QuotaStore, StoreNotReady
 from gateway.ports.tasks import spawn
 
 AT_ONCE_MAX = 20  # an emptied Redis must not become a storm on Postgres
@@ -65,7 +65,7 @@ class Hydrator:
                 if code is not FinishCode.OLDER:
                     self._metrics.hydrated("finished" if code is FinishCode.FINISHED else "joined")
                     return
-        raise StoreUnavailable("the entitlement changes faster than it can be read")
+        raise StoreNotReady("the entitlement changes faster than it can be read")
 
     async def _begin(self, account: tuple[str, str | None], period: Period) -> Hydration:
         for _ in range(2):
@@ -73,7 +73,7 @@ class Hydrator:
             if hydration is not None:
                 return hydration
             await self._shards.open(self._shards.of(account[0]))
-        raise StoreUnavailable("the shard closed again while it was being opened")
+        raise StoreNotReady("the shard closed again while it was being opened")
 
     async def _sums(self, account: tuple[str, str | None], hydration: Hydration) -> LedgerSums:
         """One read, once the drain is there: what is waited for is the shard's cursor, which all
@@ -89,7 +89,7 @@ class Hydrator:
             waited_s += pause_s
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
         self._metrics.hydrated("timed_out")
-        raise StoreUnavailable("the ledger has not caught up with the outbox")
+        raise StoreNotReady("the ledger has not caught up with the outbox")
 
     async def _is_booked(self, until: Watermark) -> bool:
         if self._reading is None:

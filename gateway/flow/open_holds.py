@@ -13,6 +13,8 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from gateway.core.hold import Hold, expiry_event, tail_of
 from gateway.flow.settlements import settlement_of
 from gateway.flow.terms import Terms
@@ -52,6 +54,8 @@ class OpenHolds:
         """Keep this hold's lease running from now on."""
         entry = OpenHold(hold, self._clock.monotonic_s(), progress=lambda: 0)
         self._open[hold.rid] = entry
+        if hold.in_outage and hold.stream:  # no lease will tell of it
+            self._spill_seen(entry)
         return entry
 
     def remove(self, entry: OpenHold) -> None:
@@ -71,7 +75,11 @@ class OpenHolds:
             age_s = now_s - entry.opened_s
             if age_s > self._terms.stream_max_s:
                 entry.over = True
-            elif age_s * 1000 >= self._terms.heartbeat_ms:
+            elif age_s * 1000 < self._terms.heartbeat_ms:
+                continue
+            elif entry.hold.in_outage:
+                await self._spill_progress(entry)
+            else:
                 await self._extend(entry)
 
     async def _extend(self, entry: OpenHold) -> None:
@@ -81,8 +89,7 @@ class OpenHolds:
                 hold.caller.payer, hold.rid, entry.progress(), self._terms.lease_ms
             )
         except StoreUnavailable:  # the lease has two more beats and a grace before it ends
-            self._spill_progress(entry)
-            await asyncio.sleep(0)  # thousands in one go would hold up their own chunks
+            await self._spill_progress(entry)
             return
         except StoreRejected as error:
             _log.error("hold %s cannot be extended: %s", hold.rid, error)
@@ -92,12 +99,18 @@ class OpenHolds:
         elif alive and entry.is_relayed:
             self._spill.done(hold.rid)  # the store knows more
 
-    def _spill_progress(self, entry: OpenHold) -> None:
-        """Keep how the stream would be settled if this process died now. Whoever settles it, or
-        notes its progress in the store, is done with that."""
+    async def _spill_progress(self, entry: OpenHold) -> None:
+        """Never in place of its settlement. Whoever settles it, or notes its progress in the store,
+        is done with that."""
+        if entry.is_relayed:
+            self._spill_seen(entry)
+            await asyncio.sleep(0)  # thousands in one go would hold up their own chunks
+
+    def _spill_seen(self, entry: OpenHold) -> None:
+        """Keep how the stream would be settled if this process died now."""
         hold = entry.hold
-        if not entry.is_relayed:
-            return  # never in place of its settlement
         seen = expiry_event(hold.rid, tail_of(hold), hold.price, hold.hold_tokens, entry.progress())
+        if hold.in_outage:
+            seen = replace(seen, outcome="outage")
         thresholds = self._terms.plan.thresholds_percent
         self._spill.keep(settlement_of(hold, "settle", seen, thresholds))

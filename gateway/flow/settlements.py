@@ -16,6 +16,7 @@ from typing import Any
 from gateway.core.event import UsageEvent, encode_event
 from gateway.core.hold import NOTHING_USED, Ending, Hold, line_of_ending, usage_event
 from gateway.core.quota.settle import SettleCode, SettleKind, Settlement, SettleReply
+from gateway.flow.outage import Spending
 from gateway.flow.recent import RecentSettlements
 from gateway.flow.room import Rooms
 from gateway.flow.shards import Shards
@@ -52,7 +53,7 @@ class Settlements:
     """Every settlement that is under way; `confirmed` waits for all of them (shutdown).
 
     `kept`: where the confirmed ones stay, and the others. `rooms`: what replies say that payers
-    have left; admission notes its own there.
+    have left; admission notes its own there. `spending`: what calls took that nothing was held for.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Settlements:
         self._thresholds_percent = thresholds_percent
         self._metrics = metrics
         self.rooms = Rooms()
+        self.spending = Spending()
         self._unconfirmed: set[asyncio.Future[Any]] = set()
 
     @property
@@ -80,6 +82,8 @@ class Settlements:
         """End a hold with a row in the ledger; the tokens charged. Never raises."""
         line = line_of_ending(hold, ending)
         event = usage_event(hold, ending, line)
+        if hold.in_outage:
+            self.spending.ended(hold.rid, event.charged_tokens)
         await self._begin(settlement_of(hold, "settle", event, self._thresholds_percent))
         self._metrics.charged(event, hold.hold_tokens)
         was_counted = hold.prompt_tokens > 0 and not hold.prompt_is_bound
@@ -91,6 +95,10 @@ class Settlements:
 
     async def release(self, hold: Hold) -> None:
         """End a hold that cost nothing, seen by the store or not. Never raises."""
+        if hold.in_outage:  # there is none
+            self.spending.ended(hold.rid, 0)
+            self._spill.done(hold.rid)
+            return
         event = usage_event(hold, _RELEASED)
         await self._begin(settlement_of(hold, "release", event, self._thresholds_percent))
 
@@ -172,6 +180,7 @@ class Settlements:
         self._spill.done(settlement.rid)
         self._metrics.hold_ended(_KIND_NAMES[reply.code])
         self.rooms.settled(settlement.payer, reply)
+        self.spending.booked(settlement.rid)
         if reply.stream_id:
             shard = self._shards.of(settlement.payer)
             place = ShardState(reply.epoch, reply.stream_id)

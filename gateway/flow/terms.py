@@ -8,11 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from gateway.core.inference.request import Dialect
 from gateway.core.models import ModelTable
 from gateway.core.plan import Plan
 from gateway.core.pricing import PriceTable
+
+
+@dataclass(frozen=True, slots=True)
+class OutageTerms:
+    """What happens while Redis is away. `tokens`: what a payer may spend meanwhile in this process,
+    in mode `bounded`."""
+
+    mode: Literal["bounded", "closed", "open"]
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +45,4 @@ class Terms:
     stream_max_s: float
     drain_s: float
     drains_max: int
+    outage: OutageTerms

@@ -12,6 +12,7 @@ import msgspec
 
 from gateway.core.idempotency import Remembered
 from gateway.core.refusal import QuotaView
+from gateway.ports.metrics import Decision
 
 
 class ClientGone(Exception):
@@ -33,6 +34,7 @@ class AnswerHead(msgspec.Struct, frozen=True, gc=False):
     retry_after: str | None = None
     charged_tokens: int | None = None
     output_cap_tokens: int | None = None
+    decision: Decision = "admitted"
 
 
 class Answer(Protocol):

@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 from gateway.core.event import LedgerRow, UsageEvent
 
-Decision = Literal["admitted", "refused"]
+Decision = Literal["admitted", "refused", "outage"]
 SpillTrouble = Literal["full", "disk", "damaged"]
 
 

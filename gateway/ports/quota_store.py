@@ -29,6 +29,14 @@ class StoreUnavailable(Exception):
     """Redis did not answer, or not in time. Whether the call took effect is unknown."""
 
 
+class StoreNotAsked(StoreUnavailable):
+    """Redis is known not to answer, so it was not asked: nothing of this call happened, or will."""
+
+
+class StoreNotReady(StoreUnavailable):
+    """Redis answers, but the counters that are asked for did not come into force in time."""
+
+
 class StoreRejected(Exception):
     """Redis ran nothing because the call itself is wrong: a fault of this program, not of Redis."""
 

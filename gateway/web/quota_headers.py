@@ -58,7 +58,7 @@ def _passed(quota: QuotaView, thresholds_percent: Sequence[int]) -> int:
 def answer_headers(head: AnswerHead, thresholds_percent: Sequence[int]) -> list[Header]:
     """All headers of an admitted call's answer but the framing."""
     headers = [("Content-Type", head.content_type), SERVER, ("x-request-id", head.rid)]
-    headers += quota_headers(head.quota, "admitted", thresholds_percent)
+    headers += quota_headers(head.quota, head.decision, thresholds_percent)
     if head.charged_tokens is not None:
         headers.append(("x-quota-charged-tokens", str(head.charged_tokens)))
     if head.output_cap_tokens is not None:

@@ -44,7 +44,7 @@ from gateway.flow.relay import Drains, RelayServices
 from gateway.flow.repeat import Repeats, RepeatTerms
 from gateway.flow.settlements import Settlements
 from gateway.flow.shards import Shards
-from gateway.flow.terms import Terms
+from gateway.flow.terms import OutageTerms, Terms
 from gateway.jobs.sweep import Sweep, SweepTerms
 from tests.fakes.answer import RecordedAnswer
 from tests.fakes.chat_stream import completion
@@ -103,6 +103,7 @@ TERMS = Terms(
     stream_max_s=3600.0,
     drain_s=30.0,
     drains_max=2,
+    outage=OutageTerms("closed", 0),
 )
 REPEAT_TERMS = RepeatTerms(
     keep_ms=86_400_000, answer_bytes_max=1000, running_ms=70_000, renew_ms=10_000

@@ -105,6 +105,19 @@ def test_decisions_endings_and_hydrations_are_counted_by_their_labels(proxy: Pro
     assert found["hydrations_total", "joined"] == 1
 
 
+def test_an_outage_is_seen_growing_and_counted_once() -> None:
+    at_s = [0.0]
+    proxy = ProxyMetrics([], "bounded", lambda: at_s[0])
+    assert shown(proxy)["outage_seconds_total", "bounded"] == 0
+    for is_open, for_s, counted in ((True, 2, 2), (True, 3, 5), (False, 4, 5), (True, 1, 6)):
+        proxy.breaker_open(is_open)
+        at_s[0] += for_s
+        assert shown(proxy)["outage_seconds_total", "bounded"] == counted
+    at_s[0] += 7
+    proxy.breaker_open(False)
+    assert shown(proxy)["outage_seconds_total", "bounded"] == 13
+
+
 def test_the_estimate_is_shown_as_measured_by_counted(proxy: ProxyMetrics) -> None:
     for measured in (98, 100, 100, 103):
         proxy.prompt_measured("gpt-4o-mini", 100, measured)

@@ -29,6 +29,7 @@ HELD = ReserveReply(
     member_rev=1,
     epoch=1,
 )
+SEEN_S = 5.0
 MOST = 1000 // BOUND_SHARE
 OF_TOKENS = [
     ReserveCode.MONTH,
@@ -47,7 +48,7 @@ def settled(used_tokens: int, held_tokens: int = 0, from_packs: int = 0) -> Sett
 
 def known(**changes: Any) -> Rooms:
     rooms = Rooms()
-    rooms.reserved("ada", replace(HELD, **changes))
+    rooms.reserved("ada", replace(HELD, **changes), SEEN_S)
     return rooms
 
 
@@ -108,49 +109,63 @@ def test_a_settlement_of_a_payer_who_is_not_known_says_nothing() -> None:
     assert len(rooms) == 0
 
 
-@pytest.mark.parametrize("empty", [SettleCode.NOT_READY, SettleCode.LATE])
-def test_a_settlement_that_found_no_account_says_nothing(empty: SettleCode) -> None:
+@pytest.mark.parametrize(("empty", "left"), [(SettleCode.NOT_READY, MOST), (SettleCode.LATE, 0)])
+def test_what_was_known_of_an_account_that_is_gone_is_forgotten(
+    empty: SettleCode, left: int
+) -> None:
+    """A settlement that Redis could not take yet says nothing. One that was booked without an
+    account was not counted in the room that is remembered."""
     rooms = known()
     rooms.settled("ada", SettleReply(empty, 0, 0, 0, 0, 0, 0, 0, "", 1))
-    assert most(rooms) == MOST
+    assert most(rooms) == left
+    assert (rooms.last("ada") is None) == (not left)
+
+
+def test_the_last_figures_are_those_of_the_last_reply() -> None:
+    rooms = known(used_tokens=100, pack_tokens=50)
+    rooms.settled("ada", settled(used_tokens=300, held_tokens=30, from_packs=10))
+    room = rooms.last("ada")
+    assert room is not None
+    assert (room.left_tokens, room.held_tokens, room.pack_tokens) == (740, 30, 40)
+    assert (room.used_tokens, room.seen_s) == (300, SEEN_S)
 
 
 @pytest.mark.parametrize("code", OF_TOKENS)
 def test_a_payer_who_was_refused_is_counted_exactly_until_more_is_left(code: ReserveCode) -> None:
     rooms = known()
-    rooms.reserved("ada", replace(HELD, code=code, used_tokens=100))
+    rooms.reserved("ada", replace(HELD, code=code, used_tokens=100), SEEN_S)
     assert most(rooms) == 0
     rooms.settled("ada", settled(used_tokens=150))
     assert most(rooms) == 0
-    rooms.reserved("ada", replace(HELD, used_tokens=150))
+    rooms.reserved("ada", replace(HELD, used_tokens=150), SEEN_S)
     assert most(rooms) == 0
-    rooms.reserved("ada", replace(HELD, used_tokens=150, pack_tokens=400))
+    rooms.reserved("ada", replace(HELD, used_tokens=150, pack_tokens=400), SEEN_S)
     assert most(rooms) == 1250 // BOUND_SHARE
-    rooms.reserved("ada", HELD)  # a new period
+    rooms.reserved("ada", HELD, SEEN_S)  # a new period
     assert most(rooms) == MOST
 
 
 def test_a_refusal_at_first_sight_is_remembered() -> None:
     rooms = Rooms()
-    rooms.reserved("ada", replace(HELD, code=ReserveCode.IN_FLIGHT))
-    rooms.reserved("ada", HELD)
+    rooms.reserved("ada", replace(HELD, code=ReserveCode.IN_FLIGHT), SEEN_S)
+    rooms.reserved("ada", HELD, SEEN_S)
     assert most(rooms) == 0
 
 
 def test_a_member_s_own_ceiling_does_not_pass_for_the_team_s() -> None:
     rooms = known()
-    rooms.reserved("ada", replace(HELD, code=ReserveCode.MEMBER, limit_tokens=5))
+    rooms.reserved("ada", replace(HELD, code=ReserveCode.MEMBER, limit_tokens=5), SEEN_S)
     assert most(rooms) == 0
-    rooms.reserved("ada", replace(HELD, pack_tokens=20))
+    rooms.reserved("ada", replace(HELD, pack_tokens=20), SEEN_S)
     assert most(rooms) == 1020 // BOUND_SHARE
-    rooms.reserved("bob", replace(HELD, code=ReserveCode.MEMBER))
+    rooms.reserved("bob", replace(HELD, code=ReserveCode.MEMBER), SEEN_S)
     assert len(rooms) == 1
 
 
 @pytest.mark.parametrize("code", [ReserveCode.CONCURRENT, ReserveCode.REQUESTS])
 def test_a_refusal_that_is_not_for_tokens_changes_nothing(code: ReserveCode) -> None:
     rooms = known()
-    rooms.reserved("ada", replace(HELD, code=code))
+    rooms.reserved("ada", replace(HELD, code=code), SEEN_S)
     assert most(rooms) == MOST
 
 
@@ -159,13 +174,13 @@ def test_a_refusal_that_is_not_for_tokens_changes_nothing(code: ReserveCode) -> 
 )
 def test_what_is_to_be_mended_first_says_nothing(code: ReserveCode) -> None:
     rooms = Rooms()
-    rooms.reserved("ada", replace(HELD, code=code))
+    rooms.reserved("ada", replace(HELD, code=code), SEEN_S)
     assert len(rooms) == 0
 
 
 def test_memory_is_bounded_by_who_called_last() -> None:
     rooms = Rooms(rooms_max=2)
     for payer in ("ada", "bob", "ada", "eve"):
-        rooms.reserved(payer, HELD)
+        rooms.reserved(payer, HELD, SEEN_S)
     assert len(rooms) == 2
     assert [rooms.take(payer, 1) for payer in ("ada", "bob", "eve")] == [True, False, True]
