@@ -20,10 +20,11 @@ from gateway.core.usage import Usage
 from gateway.flow import settlements
 from gateway.flow.recent import RecentSettlements
 from gateway.flow.settlements import Settlements
+from gateway.flow.terms import OutageTerms
 from gateway.ports.quota_store import StoreRejected
 from tests.fakes.answer import RecordedAnswer
 from tests.fakes.chat_stream import DONE, completion, text, usage
-from tests.fakes.flow_rig import COUNTS, FlowRig, until
+from tests.fakes.flow_rig import COUNTS, FlowRig, flow_rig, until
 from tests.fakes.upstream import ScriptedAnswer, stream
 
 ENDING = Ending(Usage(20, 0, 30, 0), "measured", "done", 200)
@@ -365,3 +366,40 @@ async def test_of_a_whole_answer_no_progress_is_kept(rig: FlowRig) -> None:
     rig.store.away = True
     await rig.open_holds.beat()
     assert files(rig) == []
+
+
+# --- calls that went out while Redis was away ----------------------------------------------------
+
+
+async def test_of_a_killed_gateway_a_stream_of_an_outage_is_charged_once_by_what_was_noted() -> None:
+    async with flow_rig(outage=OutageTerms("bounded", 5_000)) as rig:
+        key = await rig.user()
+        await rig.spend(key)
+        rig.store.away = True
+        call = rig.call(key, stream=True, max_tokens=2_000)
+        entry = rig.open_holds.add((await rig.admission.admit(call)).hold)
+        hold = entry.hold
+        assert hold.in_outage
+        assert files(rig)  # no lease would tell of it
+        entry.progress, entry.is_relayed = (lambda: 700), True
+        rig.clock.pass_s(10)
+        await rig.open_holds.beat()
+        await killed(rig)
+        await taken_over(rig)
+        (row,) = [row for row in await rig.rows() if row.event.outcome == "outage"]
+        seen_tokens = hold.prompt_tokens + 700 + UNSEEN_TOKENS_MAX
+        assert row.charged_tokens == min(hold.hold_tokens, seen_tokens) > hold.prompt_tokens
+        assert (row.event.event_id, row.event.quality) == (hold.rid, "estimated")
+
+
+async def test_a_call_of_an_outage_that_was_never_sent_leaves_nothing_to_charge() -> None:
+    async with flow_rig(outage=OutageTerms("bounded", 5_000)) as rig:
+        key = await rig.user()
+        await rig.spend(key)
+        rig.store.away = True
+        admitted = await rig.admission.admit(rig.call(key, stream=True))
+        rig.open_holds.add(admitted.hold)
+        await rig.settlements.release(admitted.hold)
+        rig.store.away = False
+        assert [row for row in await rig.rows() if row.event.outcome == "outage"] == []
+        assert files(rig) == []
