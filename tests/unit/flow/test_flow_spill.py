@@ -371,7 +371,7 @@ async def test_of_a_whole_answer_no_progress_is_kept(rig: FlowRig) -> None:
 # --- calls that went out while Redis was away ----------------------------------------------------
 
 
-async def test_of_a_killed_gateway_a_stream_of_an_outage_is_charged_once_by_what_was_noted() -> None:
+async def test_of_a_killed_gateway_an_outage_s_stream_is_charged_once_by_what_was_noted() -> None:
     async with flow_rig(outage=OutageTerms("bounded", 5_000)) as rig:
         key = await rig.user()
         await rig.spend(key)
