@@ -32,6 +32,8 @@ from gateway.ports.spill import Spill
 from gateway.ports.tasks import spawn
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
+# By all of them together: after a minute without Redis they would take a processor otherwise.
+_REPEATS_A_SECOND = 1000
 # Of those that died processes left: enough to be through with a thousand in a second.
 _LEFT_AT_ONCE = 32
 _KIND_NAMES = {
@@ -174,7 +176,8 @@ class Settlements:
                 _log.warning("settlement %s is not confirmed yet: %s", settlement.rid, error)
             reply = None
             await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            longest_s = max(_LONGEST_PAUSE_S, len(self._unconfirmed) / _REPEATS_A_SECOND)
+            pause_s = min(2 * pause_s, longest_s)
 
     def _confirmed(self, settlement: Settlement, reply: SettleReply) -> None:
         self._spill.done(settlement.rid)

@@ -215,6 +215,42 @@ async def test_many_are_sent_a_few_at_a_time(rig: FlowRig, monkeypatch: pytest.M
     assert sorted(row.event_id for row in rows) == sorted(hold.rid for hold in holds)
 
 
+async def test_however_many_wait_they_do_not_all_ask_all_the_time(
+    rig: FlowRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settlements, "_REPEATS_A_SECOND", 1000)
+    key, pauses_s = await rig.user("ada", "full"), []
+    holds = [(await rig.admission.admit(rig.call(key, max_tokens=1))).hold for _ in range(30)]
+    sleep = asyncio.sleep
+
+    async def noted(pause_s: float) -> None:
+        pauses_s.append(pause_s)
+        await sleep(min(pause_s, 0.001))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(asyncio, "sleep", noted)
+        rig.store.away = True
+        await rig.settlements.settle(holds[0], ENDING)
+        await until(lambda: max(pauses_s, default=0) == settlements._LONGEST_PAUSE_S)
+        for hold in holds[1:]:
+            await rig.settlements.settle(hold, ENDING)
+        await until(lambda: max(pauses_s) >= 30 / 1000)
+        assert max(pauses_s) == 30 / 1000
+        rig.store.away = False
+        await rig.settled()
+
+
+async def test_what_is_under_way_when_the_process_is_told_to_end_is_on_disk(rig: FlowRig) -> None:
+    hold = await held(rig)
+    await rig.settlements.settle(hold, ENDING)
+    (reply,) = rig.settlements._unconfirmed
+    reply.cancel()
+    await until(lambda: files(rig))
+    await killed(rig)
+    await taken_over(rig)
+    assert [row.event_id for row in await rig.rows()] == [hold.rid]
+
+
 async def test_where_the_disk_refuses_the_answer_goes_out_and_memory_keeps_sending(
     rig: FlowRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
