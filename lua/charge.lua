@@ -1,7 +1,7 @@
 -- purpose: the prelude of scripts that charge: what was held or booked, who pays, what was crossed.
 -- promise: nothing is written here; what is told can be written without failing.
--- PROVIDES: read_charge(text), read_counted(epoch, key), read_ending(text), last_period(account),
---           pay(account, packs, period, change, since, split, of_hold),
+-- PROVIDES: read_charge(text), read_counted(epoch, key, period, ends), read_ending(text),
+--           last_period(account), pay(account, packs, period, change, since, split, of_hold),
 --           count(account, period, tokens, from_packs, nano_gbp),
 --           crossed(account, period, thresholds)
 -- invariants: a charge is paid by the allowance of its period, then by packs, then by the allowance
@@ -9,25 +9,28 @@
 -- cost: what it costs to read an account, and for another period than the running one one HGET.
 --       Loops over packs and thresholds.
 
--- What an ending is told to charge: epoch of the hold, start of its period, tokens, nano-GBP, grace
--- and allowance; nil when it is told otherwise.
+-- What an ending is told to charge: epoch of the hold, start of its period, tokens, nano-GBP,
+-- grace, allowance, the period's end (false unless nothing was held); nil if told otherwise.
 local function read_charge(text)
-  local epoch, period, tokens, nano_gbp, grace_ms, allowance =
-    string.match(text, '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$')
-  if not allowance then
+  local epoch, period, tokens, nano_gbp, grace_ms, allowance, ends =
+    string.match(text, '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$')
+  if not ends then
     return nil
   end
   epoch, period, tokens, nano_gbp = epoch + 0, period + 0, tokens + 0, nano_gbp + 0
-  grace_ms, allowance = grace_ms + 0, allowance + 0
-  if math.max(epoch, period, tokens, nano_gbp, grace_ms, allowance) < LARGE then
-    return epoch, period, tokens, nano_gbp, grace_ms, allowance
+  grace_ms, allowance, ends = grace_ms + 0, allowance + 0, ends + 0
+  if math.max(epoch, period, tokens, nano_gbp, grace_ms, allowance, ends) < LARGE then
+    return epoch, period, tokens, nano_gbp, grace_ms, allowance, ends > 0 and ends
   end
 end
 
--- The account if it is in force. One that is not counts nothing: hydration will read the ledger.
-local function read_counted(epoch, key)
+-- The account if it is in force, and in the period that ends then, if one is told. One that is not
+-- in force counts nothing: hydration will read the ledger.
+local function read_counted(epoch, key, period, ends)
   local account = key and read_account(key)
-  return in_force(account, epoch) and account or nil
+  account = in_force(account, epoch) and account or nil
+  roll(ends and account and not account.hydrating and account, period, period, ends)
+  return account
 end
 
 -- What is kept under a rid: an open hold (h), an orphan (o), an expiry (x), a mark (v, d), or nil.

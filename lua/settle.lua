@@ -6,8 +6,8 @@
 -- KEYS: 1 meta · 2 account · 3 holds · 4 leases · 5 outbox · 6 kept endings · 7 packs
 --       8 tier · 9 account of the member (only where the payer is a team)
 -- ARGV: 1 rid · 2 lease member ("<account> <rid>") · 3 kind: settle | release | expire
---       4 amounts, with single spaces: epoch of the hold, period start of the hold ms, charge in
---       tokens, cost in nano-GBP, grace ms (expire), allowance of the hold in tokens
+--       4 amounts, with single spaces: epoch of the hold, its period's start ms, charge in tokens,
+--       cost in nano-GBP, grace ms (expire), its allowance, if nothing was held its period's end
 --       5 start of a capped tier's period, ms, else '' · 6 thresholds, percent, rising
 --       7 event (JSON) · 8 now ms (only where meta says clock = test), else ''
 -- RETURNS: code, rid, used, held, limit, threshold crossed, from allowance, from packs, overdraft,
@@ -26,7 +26,7 @@ local meta_key, account_key, holds_key, leases_key, outbox_key, endings_key, pac
   member_key = unpack(KEYS)
 local rid, lease_member, kind, tier_starts, event = ARGV[1], ARGV[2], ARGV[3], ARGV[5], ARGV[7]
 local RELEASED_MS, BOOKED_MS = 60000, 86400000
-local hold_epoch, period, charge, cost, grace_ms, hold_allowance = read_charge(ARGV[4])
+local hold_epoch, period, charge, cost, grace_ms, hold_allowance, ends = read_charge(ARGV[4])
 if not hold_epoch or rid == NONE or not (tier_starts == NONE or amount(tier_starts))
    or (kind ~= 'settle' and kind ~= 'release' and kind ~= 'expire') then
   return redis.error_reply('ERR settle: an argument is not of its kind')
@@ -37,7 +37,8 @@ if ARGV[8] ~= NONE and not server_ms(clock, ARGV[8]) then
 elseif epoch == 0 then
   return { -1, rid, 0, 0, 0, 0, 0, 0, 0, NONE, 0 }
 end
-local account, member = read_counted(epoch, account_key), read_counted(epoch, member_key)
+local account = read_counted(epoch, account_key, period, ends)
+local member = read_counted(epoch, member_key, period, ends)
 
 local function answer(code, threshold, from_allowance, from_packs, overdraft, stream_id)
   return { code, rid, account and math.max(0, against_allowance(account)) or 0,
@@ -60,8 +61,7 @@ elseif (found and not is_open and not was)
   return answer(kind == 'release' and 4 or 0)
 end
 
-local tier = read_tier(tier_key, tier_starts, epoch)
-local held, held_nano_gbp, open = 0, 0, 0
+local tier, held, held_nano_gbp, open = read_tier(tier_key, tier_starts, epoch), 0, 0, 0
 if account and is_open and found.state == 'h' then -- an orphan is held by nothing any more
   held, held_nano_gbp, open = -found.hold, -found.nano_gbp, -1
 end

@@ -48,7 +48,8 @@ class Hold(msgspec.Struct, frozen=True, gc=False):
     allowance it was made under; `tier_period_start_ms` is None unless its tier is capped.
     `service_tier` is the one that was asked for. `prompt_is_bound`: the prompt was not counted, it
     has at most so many tokens (its bytes). `in_outage`: Redis was away, so nothing is held for this
-    call anywhere; its epoch is 0, and it is booked when Redis is back.
+    call anywhere; its epoch is 0, and it is booked when Redis is back. Only then is
+    `period_end_ms` told.
     """
 
     rid: str
@@ -69,6 +70,7 @@ class Hold(msgspec.Struct, frozen=True, gc=False):
     service_tier: str | None = None
     prompt_is_bound: bool = False
     in_outage: bool = False
+    period_end_ms: int = 0
 
     @property
     def likely_prompt_tokens(self) -> int:

@@ -135,15 +135,21 @@ class Outage:
         if not self._spending.take(payer, rid, tokens):
             return None
         room = self._room(payer)
+        if room is not None:
+            starts_ms, ends_ms = room.reply.period_start_ms, room.reply.period_end_ms
+        else:
+            period = identity.calendar.period_at(self._clock.now_ms())
+            starts_ms, ends_ms = period.start_ms, period.end_ms
         hold = replace(
             asked,
             rid=rid,
             output_tokens=output,
             hold_tokens=tokens,
-            period_start_ms=room.reply.period_start_ms if room else asked.period_start_ms,
+            period_start_ms=starts_ms,
+            period_end_ms=ends_ms,
             in_outage=True,
         )
-        return hold, self._view(asked, identity, room)
+        return hold, _view(hold, room)
 
     def _left(self, payer: str) -> int:
         """What this payer may still spend here, in tokens."""
@@ -159,15 +165,13 @@ class Outage:
         room = self._rooms.last(payer)
         return room if room and self._clock.now_ms() < room.reply.period_end_ms else None
 
-    def _view(self, asked: Hold, identity: Identity, room: Room | None) -> QuotaView:
-        if room is None:
-            period = identity.calendar.period_at(self._clock.now_ms())
-            return QuotaView(identity.tier, asked.limit_tokens, 0, 0, 0, period.end_ms)
-        return QuotaView(
-            identity.tier,
-            room.reply.limit_tokens,
-            room.used_tokens,
-            room.held_tokens,
-            room.pack_tokens,
-            room.reply.period_end_ms,
-        )
+
+def _view(hold: Hold, room: Room | None) -> QuotaView:
+    """The quota by what was said last; where nothing was, it is whole."""
+    tier, ends_ms = hold.caller.tier, hold.period_end_ms
+    if room is None:
+        return QuotaView(tier, hold.limit_tokens, 0, 0, 0, ends_ms)
+    limit_tokens = room.reply.limit_tokens
+    return QuotaView(
+        tier, limit_tokens, room.used_tokens, room.held_tokens, room.pack_tokens, ends_ms
+    )

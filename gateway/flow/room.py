@@ -15,7 +15,7 @@ import msgspec
 from gateway.core.quota.reserve import ReserveCode, ReserveReply
 from gateway.core.quota.settle import SettleCode, SettleReply
 
-# A payer takes about 400 bytes here, so this is 8 MB; and one who has not called for 20,000 other
+# A payer takes about 600 bytes here, so this is 12 MB; and one who has not called for 20,000 other
 # payers pays with a single exact count.
 ROOMS_MAX = 20_000
 

@@ -200,4 +200,5 @@ def settlement_of(
         hold.rid, caller.payer, kind, hold.epoch, hold.period_start_ms, event.charged_tokens,
         event.cost_nano_gbp, encode_event(event), caller.tier, caller.member,
         hold.tier_period_start_ms, hold.limit_tokens, thresholds_percent,
+        0, hold.period_end_ms,
     )  # fmt: skip

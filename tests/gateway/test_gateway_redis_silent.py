@@ -13,7 +13,6 @@ import redis
 
 from tests.gateway.loopback import Reply
 from tests.gateway.running_gateway import MakeGateway, RunningGateway, prompt
-from tests.gateway.standin_process import StandInProcess
 from tests.gateway.waiting_for import until
 
 WAIT_S = 30.0
@@ -21,14 +20,6 @@ IDENTITY = {"keys": {"pepper": "a-pepper-of-this-test"}}
 ALLOWANCE, LEFT, OUTAGE_TOKENS = 100_000, 200, 300
 CALLS_MAX = 40
 TINY, SMALL = prompt("Hello", max_tokens=16), prompt("Hello", max_tokens=60)
-
-
-@pytest.fixture
-def other_stand_in() -> Iterator[StandInProcess]:
-    """An upstream of the test's own: its books are compared to the last call."""
-    process = StandInProcess()
-    yield process
-    process.stop()
 
 
 @contextmanager
@@ -58,6 +49,7 @@ def test_a_frozen_redis_is_not_waited_for_and_nothing_is_lost_or_counted_twice(
         ledger={"url": postgres_url},
         identity=IDENTITY,
     )
+    gateway.stand_in.reset()  # of what it served other gateways
     user_id, key = gateway.new_user("free")
     answered(gateway, key, SMALL, 200)
     assert gateway.metric("redis_breaker_open") == 0
@@ -102,6 +94,7 @@ def test_known_users_go_on_within_a_bound_and_all_of_it_is_booked_once(
 ) -> None:
     """One user has plenty left, one almost nothing, one nothing, and one is not known."""
     first = two[0]
+    first.stand_in.reset()  # of what it served other gateways
     (rich_id, rich), (poor_id, poor) = first.new_user(), first.new_user("free", ALLOWANCE - LEFT)
     (_, spent), (_, stranger) = first.new_user("free", ALLOWANCE), first.new_user()
     for gateway in two:

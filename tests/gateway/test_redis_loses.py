@@ -100,7 +100,7 @@ class Gateway:
 
 def settings_on(make_gateway: MakeGateway, redis_url: str, postgres_url: str) -> Settings:
     return make_gateway(
-        redis={"url": redis_url},
+        redis={"url": redis_url, "mode": "closed"},  # to the token: nobody goes on without it
         ledger={"url": postgres_url},
         identity={"keys": {"pepper": "a-pepper-of-this-test"}},
     ).settings

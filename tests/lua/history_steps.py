@@ -94,6 +94,7 @@ _may(3, "asks_for_all_there_is", name=st.sampled_from(CALLERS[:2]))
 _may(2, "asks_while_time_goes_back", name=st.sampled_from(CALLERS), wants=amounts)
 _may(22, "ends", pick=picks, charge=charges, kind=st.sampled_from(KINDS),
      wrong=st.sampled_from([*RIGHT, "older", "newer", "period", "thresholds"]))
+_may(3, "ends_unheld", pick=picks, charge=charges, times=st.sampled_from([1, 2]))
 _may(4, "lapses", pick=picks, charge=charges)
 _may(3, "extends", pick=picks, progress=charges, lease_ms=st.sampled_from([1, LEASE_MS]))
 _may(4, "time_passes", ms=st.sampled_from([1, 700, 20_000, 61_000, DAY_MS, -1, -4_000]))

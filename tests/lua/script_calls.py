@@ -106,8 +106,8 @@ ARGUMENTS: Mapping[str, Mapping[str, Value]] = {
     },
     "settle": {
         "rid": RID, "lease_member": "", "kind": "settle", "epoch": 1, "period": STARTS_MS,
-        "charge": 120, "cost": 3_000, "grace": GRACE_MS, "limit": 100_000, "tier_starts": "",
-        "thresholds": "", "event": "", "now": NOW_MS,
+        "charge": 120, "cost": 3_000, "grace": GRACE_MS, "limit": 100_000, "ends": 0,
+        "tier_starts": "", "thresholds": "", "event": "", "now": NOW_MS,
     },
     "keep": {"rid": RID, "mark": "", "instead": "", "lives": 9_000},
     "correct": {
@@ -135,7 +135,7 @@ ARGUMENTS: Mapping[str, Mapping[str, Value]] = {
 # Arguments that travel as one text, with single spaces between them: their first and their last.
 _JOINED = {
     "reserve": (("rev", "limit"), ("member_limit", "tokens")),
-    "settle": (("epoch", "limit"),),
+    "settle": (("epoch", "ends"),),
 }
 
 

@@ -195,6 +195,21 @@ class Histories(RuleBasedStateMachine):
         )  # fmt: skip
         self.settles(known, settlement)
 
+    def ends_unheld(self, pick: int, charge: int, times: int) -> None:
+        """A call that went out while the server was away: nothing was held for it."""
+        if not self.calls:
+            return
+        rid = f"01a0b1c2-d3e4-7f00-8000-{next(self.numbers):012d}"
+        ask, (starts, ends) = structs.replace(self.known(pick).ask, rid=rid), self.period()
+        known = Known(ask, 0, starts)
+        settlement = Settlement(
+            rid=rid, payer=ask.payer, kind="settle", epoch=0, period_start_ms=starts,
+            charged_tokens=charge, cost_nano_gbp=2 * charge, event_json=self.event(known, charge),
+            tier=TIER, member=ask.member, limit_tokens=ask.limits.tokens, period_end_ms=ends,
+        )  # fmt: skip
+        for _ in range(times):
+            self.settles(known, settlement)
+
     def event(self, known: Known, charge: int) -> bytes:
         ask = known.ask
         return encode_event(

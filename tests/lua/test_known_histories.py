@@ -43,6 +43,30 @@ def test_after_a_loss_the_period_before_is_paid_by_its_allowance(history: Histor
     assert history.shard.events[-1].part.from_allowance == 7
 
 
+@pytest.mark.parametrize("name", [ANN, ("team", "mia")])
+def test_a_charge_in_an_outage_at_the_border_of_a_month_counts_in_its_own(
+    history: Histories, name: tuple[str, str | None]
+) -> None:
+    history.reserves(name, WANTS, Limits(500), "")
+    history.ends(0, "settle", 7, "")
+    history.a_month_ends(early_ms=0, months=0)
+    history.ends_unheld(0, 9, 2)
+    for account in (history.shard.accounts[name], history.shard.accounts[name[0], None]):
+        assert (account.settled, account.before.used_tokens) == (9, 7)
+
+
+def test_a_charge_in_an_outage_does_not_move_an_account_that_is_coming_back(
+    history: Histories,
+) -> None:
+    history.reserves(ANN, WANTS, Limits(500), "")
+    history.opens([])
+    history.begins(ANN)
+    starts_ms = history.shard.accounts[ANN].starts_ms
+    history.a_month_ends(early_ms=0, months=0)
+    history.ends_unheld(0, 9, 1)
+    assert history.shard.accounts[ANN].starts_ms == starts_ms
+
+
 def test_what_an_account_never_counted_is_not_taken_back(history: Histories) -> None:
     """The second event comes before the account is brought back by the sums with the first."""
     history.reserves(ANN, WANTS, Limits(500), "")

@@ -102,6 +102,24 @@ def test_a_charge_belongs_to_the_period_of_its_hold(lua: Lua) -> None:
     assert [row.period_ms for row in lua.rows()] == [STARTS_MS, STARTS_MS, ENDS_MS]
 
 
+def test_a_charge_that_nothing_was_held_for_brings_its_period_and_counts_once(lua: Lua) -> None:
+    """The server was away when the call began, and nobody has reserved in the new period yet."""
+    lua.reserve("old")
+    lua.settle("old", charge=10)
+    unheld = {"epoch": 0, "period": ENDS_MS, "ends": ENDS_MS + DAY_MS, "now": ENDS_MS}
+    reply = lua.settle("unheld", charge=30, cost=3, **unheld)
+    assert (reply.code, reply.used, reply.held) == (3, 30, 0)
+    assert lua.account("ps", "pe", "s", "g") == [ENDS_MS, ENDS_MS + DAY_MS, 30, 3]
+    assert lua.last_period() == (STARTS_MS, 10, 100_000)
+    before = lua.everything()
+    assert lua.settle("unheld", charge=30, cost=3, **unheld).code == 0
+    assert lua.everything() == before
+    assert lua.reserve("new", **NEXT).used == 30
+    lua.settle("other", charge=5, epoch=0, period=STARTS_MS, ends=ENDS_MS, now=ENDS_MS)
+    assert lua.account("ps", "s") == [ENDS_MS, 30]
+    assert lua.last_period() == (STARTS_MS, 15, 100_000)
+
+
 def test_a_charge_of_two_periods_ago_is_in_its_event_and_in_no_figure(lua: Lua) -> None:
     lua.reserve("old")
     lua.reserve("mid", **NEXT)

@@ -14,7 +14,7 @@ from gateway.core.quota.reserve import Limits
 
 SERVER_CLOCK = ""  # the scripts' last argument: no clock of ours
 NONE = ""  # an argument that is not given
-SIX, TWELVE = " ".join(["%d"] * 6), " ".join(["%d"] * 12)  # half the time of joining
+SEVEN, TWELVE = " ".join(["%d"] * 7), " ".join(["%d"] * 12)  # half the time of joining
 
 
 def given(value: int | None) -> int | str:

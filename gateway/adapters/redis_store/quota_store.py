@@ -13,7 +13,7 @@ from typing import Any
 from gateway.adapters.redis_store.arguments import (
     NONE,
     SERVER_CLOCK,
-    SIX,
+    SEVEN,
     TWELVE,
     beside_the_month,
     given,
@@ -108,9 +108,10 @@ class RedisQuotaStore:
             self._settle_script, keys.settle,
             (
                 rid, f"{keys.name} {rid}", settlement.kind,
-                SIX % (
+                SEVEN % (
                     settlement.epoch, settlement.period_start_ms, settlement.charged_tokens,
                     settlement.cost_nano_gbp, settlement.grace_ms, settlement.limit_tokens,
+                    settlement.period_end_ms,
                 ),
                 NONE if tier_starts_ms is None else tier_starts_ms,
                 joined(*settlement.thresholds_percent), settlement.event_json, SERVER_CLOCK,

@@ -71,6 +71,7 @@ def settle(shard: Shard, end: Settlement, now_ms: int, stream_id: str) -> Settle
     )  # fmt: skip
     if shard.epoch == 0:
         return scene.reply(SettleCode.NOT_READY)
+    _come_to(scene)
     found = shard.kept.get(scene.call)
     code = _without_charge(scene)
     if code is not None:
@@ -104,6 +105,14 @@ def _without_charge(scene: _Scene) -> SettleCode | None:
     # been lost with it, so the charge is booked, and the ledger's key tells a repetition.
     is_lost = found is None and end.epoch < shard.epoch
     return None if is_lost else SettleCode.NOTHING_OPEN
+
+
+def _come_to(scene: _Scene) -> None:
+    """Begin the period of a charge that nothing was held for, as the reserve would have."""
+    end = scene.end
+    for account in (scene.account, scene.member):
+        if account is not None and account.token is None and end.period_end_ms:
+            account.roll(end.period_start_ms, end.period_start_ms, end.period_end_ms)
 
 
 def _let_go(scene: _Scene, hold: OpenHold | None, charged: int = 0) -> None:

@@ -23,7 +23,8 @@ class Settlement(msgspec.Struct, frozen=True, gc=False):
 
     `limit_tokens` is the allowance it was made under; `thresholds_percent` those whose crossing is
     to be told, rising. `event_json` goes to the outbox; of a release only when it corrects an
-    expiry. An expiry re-checks the lease plus `grace_ms` by the server's clock.
+    expiry. An expiry re-checks the lease plus `grace_ms` by the server's clock. `period_end_ms` is
+    0 but for a charge that nothing was held for: no reserve brought the account into its period.
     """
 
     rid: str
@@ -40,6 +41,7 @@ class Settlement(msgspec.Struct, frozen=True, gc=False):
     limit_tokens: int = 0
     thresholds_percent: tuple[int, ...] = ()
     grace_ms: int = 0
+    period_end_ms: int = 0
 
 
 class SettleCode(IntEnum):

@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
+from gateway.app.proxy_terms import terms_of
 from gateway.config import ConfigError, Settings, effective, load, schema
 from gateway.config.values import Address
 from gateway.core.models import Weights
 from gateway.core.plan import PackOffer
 from gateway.core.pricing import cost_nano_gbp, held_nano_gbp, line_of_call
 from gateway.core.usage import Usage
+from gateway.flow.terms import OutageTerms
 
 ROOT = Path(__file__).parents[3]
 SHIPPED = ROOT / "config.yaml"
@@ -57,6 +59,11 @@ def test_the_shipped_file_needs_nothing_from_the_environment() -> None:
     assert settings.ledger.url.is_embedded
     assert settings.listen.proxy == Address("127.0.0.1", 8790)
     assert settings.listen.body_bytes_max == 16 * 1024 * 1024
+
+
+def test_what_a_gateway_may_spend_in_an_outage_is_shared_out_among_its_workers() -> None:
+    assert terms_of(load(SHIPPED, {})).outage == OutageTerms("bounded", 2000)
+    assert terms_of(load(SHIPPED, {"QUOTA_WORKERS": "3"})).outage.tokens == 666
 
 
 def test_the_shipped_plan_is_the_price_list() -> None:
