@@ -15,6 +15,7 @@ from typing import Any
 from gateway.core.event import UsageEvent, encode_event
 from gateway.core.hold import NOTHING_USED, Ending, Hold, line_of_ending, usage_event
 from gateway.core.quota.settle import SettleCode, SettleKind, Settlement, SettleReply
+from gateway.flow.pauses import Pauses
 from gateway.flow.recent import RecentSettlements
 from gateway.flow.room import Rooms
 from gateway.flow.shards import Shards
@@ -47,7 +48,8 @@ _RELEASED = Ending(usage=NOTHING_USED, quality="measured", outcome="upstream_err
 class Settlements:
     """Every settlement that is under way; `confirmed` waits for all of them (shutdown).
 
-    `rooms`: what replies say that payers have left; admission notes its own there.
+    `rooms`: what replies say that payers have left; admission notes its own there. `pauses`: those
+    between attempts, to be ended when the store is back.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Settlements:
         self._thresholds_percent = thresholds_percent
         self._metrics = metrics
         self.rooms = Rooms()
+        self.pauses = Pauses()
         self._unconfirmed: set[asyncio.Future[Any]] = set()
 
     @property
@@ -142,8 +145,8 @@ class Settlements:
             except (StoreUnavailable, LedgerUnavailable) as error:
                 _log.warning("settlement %s is not confirmed yet: %s", settlement.rid, error)
             reply = None
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            is_back = await self.pauses.rest(pause_s)
+            pause_s = _FIRST_PAUSE_S if is_back else min(2 * pause_s, _LONGEST_PAUSE_S)
 
     def _confirmed(self, settlement: Settlement, reply: SettleReply) -> None:
         self._metrics.hold_ended(_KIND_NAMES[reply.code])

@@ -158,7 +158,7 @@ async def test_one_task_asks_until_there_is_an_answer() -> None:
     assert (rig.told, rig.calls.asked) == ([True], ["command"] * 2)
     await rig.probed(OK)
     assert rig.told == [True, False]
-    assert rig.pauses == [1.0] * 3
+    assert rig.pauses == [0.5] * 3
     assert await rig.ask("run") == OK
     for _ in range(IN_A_ROW - 1):  # it begins to count anew
         await rig.fail()
