@@ -35,7 +35,7 @@ from gateway.flow.terms import Terms
 from gateway.ports.clock import Clock
 from gateway.ports.directory import Directory
 from gateway.ports.ledger import LedgerUnavailable
-from gateway.ports.quota_store import QuotaStore, StoreUnavailable
+from gateway.ports.quota_store import QuotaStore, StoreNotAsked, StoreUnavailable
 from gateway.ports.tasks import spawn
 
 # A call mends at most a closed shard, a missing account, an old revision and an old period, each
@@ -131,8 +131,9 @@ class Admission:
         try:
             return await self._reserve(call, entitled, period, asked, least)
         except StoreUnavailable as error:
-            # Whether anything is held is unknown, so it is released under its rid, seen or not.
-            await self._stores.settlements.release(asked)
+            if not isinstance(error, StoreNotAsked):
+                # Whether anything is held is unknown, so it is released under its rid.
+                await self._stores.settlements.release(asked)
             raise backend_unavailable("its counters") from error
         except LedgerUnavailable as error:
             raise backend_unavailable("its ledger") from error

@@ -24,6 +24,7 @@ from gateway.ports.metrics import Metrics
 from gateway.ports.quota_store import (
     QuotaStore,
     ShardState,
+    StoreNotAsked,
     StoreRejected,
     StoreUnavailable,
 )
@@ -142,6 +143,8 @@ class Settlements:
                 _log.error("settlement %s was rejected: %s", settlement.rid, error)
                 self._metrics.hold_ended("rejected")
                 return
+            except StoreNotAsked:
+                pass  # said once, where it is known
             except (StoreUnavailable, LedgerUnavailable) as error:
                 _log.warning("settlement %s is not confirmed yet: %s", settlement.rid, error)
             reply = None

@@ -29,6 +29,10 @@ class StoreUnavailable(Exception):
     """Redis did not answer, or not in time. Whether the call took effect is unknown."""
 
 
+class StoreNotAsked(StoreUnavailable):
+    """Nothing was sent, so nothing took effect."""
+
+
 class StoreRejected(Exception):
     """Redis ran nothing because the call itself is wrong: a fault of this program, not of Redis."""
 
