@@ -36,7 +36,6 @@ from gateway.ports.clock import Clock
 from gateway.ports.directory import Directory
 from gateway.ports.ledger import LedgerUnavailable
 from gateway.ports.quota_store import QuotaStore, StoreNotAsked, StoreUnavailable
-from gateway.ports.tasks import spawn
 
 # A call mends at most a closed shard, a missing account, an old revision and an old period, each
 # once or twice when others mend at the same time; and it waits for a quiet time, some seconds.
@@ -133,12 +132,12 @@ class Admission:
         except StoreUnavailable as error:
             if not isinstance(error, StoreNotAsked):
                 # Whether anything is held is unknown, so it is released under its rid.
-                await self._stores.settlements.release(asked)
+                self._stores.settlements.release_later(asked)
             raise backend_unavailable("its counters") from error
         except LedgerUnavailable as error:
             raise backend_unavailable("its ledger") from error
         except asyncio.CancelledError:
-            spawn(self._stores.settlements.release(asked), f"release {asked.rid}")
+            self._stores.settlements.release_later(asked)
             raise
 
     async def _identify(self, call: Call) -> _Entitled:

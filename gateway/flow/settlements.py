@@ -92,6 +92,10 @@ class Settlements:
         """End a hold that cost nothing, seen by the store or not. Never raises."""
         await self._begin(self._settlement(hold, "release", usage_event(hold, _RELEASED)))
 
+    def release_later(self, hold: Hold) -> None:
+        """The same, and nobody waits for it: who asks has waited long enough for the store."""
+        self._repeat(self._settlement(hold, "release", usage_event(hold, _RELEASED)))
+
     async def confirmed(self) -> None:
         """Returns once nothing is unconfirmed."""
         while self._unconfirmed:

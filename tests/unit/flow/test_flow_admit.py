@@ -267,6 +267,7 @@ async def test_a_reserve_of_unknown_outcome_is_released_under_its_rid(
     with pytest.raises(Refused) as caught:
         await rig.admission.admit(call)
     assert (caught.value.case, caught.value.retry_after_s) == (Case.QUOTA_BACKEND_UNAVAILABLE, 1)
+    await rig.settled()
     account = await rig.account()
     assert [(each.rid, each.kind) for each in rig.store.sent] == [(call.rid, "release")]
     assert (account.held_tokens, account.open_holds) == (held, 1)
