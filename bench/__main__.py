@@ -1,6 +1,6 @@
 """`python -m bench [PART]`: measure one part, or all of them, and show what was found.
 
-All takes eight to ten minutes. With --keep, as `make bench` has it, the results also go into docs/.
+All takes some fifteen minutes. With --keep, as `make bench` has it, the results go into docs/ too.
 `python -m bench cpu --quick` needs neither wrk nor nginx and takes a minute.
 """
 
@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench import cpu, draining, floor, latency, open_streams, scripts, start, workers
+from bench import cpu, draining, floor, latency, open_streams, outages, scripts, start, workers
 from bench.measure import Reading
 from bench.processes import BenchError
 from bench.report import TABLES, Facts, keep
@@ -61,6 +61,8 @@ def _add_options(name: str, part: Part, parser: argparse.ArgumentParser) -> None
         parser.add_argument("--streams", type=int, default=open_streams.STREAMS)
     elif name == "drain":
         parser.add_argument("options", nargs="*", default=[], help="of bench/drain.py, after --")
+    elif name == "away":
+        parser.add_argument("--minutes", type=float, default=1.0, help="for so long")
     elif name == "scripts":
         parser.add_argument("users", type=int, nargs="*", default=[1000, 100_000])
 
@@ -134,6 +136,15 @@ PARTS = {
         rounds=2,
         seconds=4.0,
         possible=workers.possible,
+    ),
+    "frozen": Part(
+        "what calls wait for when Redis stands still",
+        lambda options: outages.frozen(options.rounds),
+        rounds=10,
+    ),
+    "away": Part(
+        "what callers notice of Postgres being away",
+        lambda options: outages.away(options.minutes),
     ),
 }
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import cpu, draining, floor, latency, open_streams, scripts, start, workers
+from bench import cpu, draining, floor, latency, open_streams, outages, scripts, start, workers
 from bench.chart import Chart
 from bench.machine import described
 from bench.processes import ROOT, BenchError
@@ -27,6 +27,8 @@ TABLES: dict[str, Callable[[Facts], Table]] = {
     "scripts": scripts.table,
     "drain": draining.table,
     "workers": workers.table,
+    "frozen": outages.frozen_table,
+    "away": outages.away_table,
 }
 BEGIN, END = "<!-- written by `make bench`: from here -->", "<!-- to here -->"
 

@@ -31,6 +31,7 @@ from bench.processes import (
     with_tree,
 )
 from gateway.adapters.prometheus_metrics import ProxyMetrics
+from gateway.app.embedded import redis_url_of
 from gateway.app.secrets_of_state import pepper_of
 from gateway.app.stores import Stores, open_stores
 from gateway.config import Settings, load
@@ -48,21 +49,44 @@ _HIDDEN = ("OPENAI_API_KEY", "REDIS_URL", "DATABASE_URL")
 class GatewayStack:
     """One gateway over one state directory in `place`; it may be stopped and started again."""
 
-    def __init__(self, place: Path, lanes: Sequence[Lane], env: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        place: Path,
+        lanes: Sequence[Lane],
+        env: Mapping[str, str],
+        changes: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        """`changes`: keys of sections of the configuration that are to be otherwise."""
         self._place, self._config, self._env = place, place / "config.yaml", dict(env)
-        self._config.write_text(yaml.safe_dump(self._configuration(lanes), sort_keys=False))
+        self._config.write_text(
+            yaml.safe_dump(self._configuration(lanes, changes or {}), sort_keys=False)
+        )
         kept = {k: v for k, v in os.environ.items() if k not in _HIDDEN and k[:6] != "QUOTA_"}
         self._settings: Settings = load(self._config, kept)
         self._process: Process | None = None
         self.port = 0
 
-    def _configuration(self, lanes: Sequence[Lane]) -> dict[str, Any]:
+    @property
+    def redis_url(self) -> str:
+        """Its own Redis."""
+        return redis_url_of(self._settings)
+
+    @property
+    def shards(self) -> int:
+        """How many it has."""
+        return self._settings.redis.shards
+
+    def _configuration(
+        self, lanes: Sequence[Lane], changes: Mapping[str, Mapping[str, Any]]
+    ) -> dict[str, Any]:
         shipped: dict[str, Any] = yaml.safe_load((ROOT / "config.yaml").read_text())
         shipped["listen"] |= dict.fromkeys(("proxy", "ops", "admin"), "127.0.0.1:0")
         shipped["state_dir"] = str(self._place / "state")
         # A machine with other work to do may keep Redis waiting; what a call costs is the same.
         shipped["redis"] |= {"url": "embedded", "deadline_ms": 5000}
         shipped["ledger"]["url"] = "embedded"
+        for section, keys in changes.items():
+            shipped[section] |= keys
         tiers = shipped["plan"]["tiers"]
         tiers["full"]["tokens"], tiers["lite"]["tokens"] = _ROOM_TOKENS, _NEAR_TOKENS
         return {**shipped, **configured(shipped, lanes)}

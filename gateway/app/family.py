@@ -18,7 +18,6 @@ from gateway.adapters.embedded.run_as import die_with_parent
 from gateway.app.children import ChildFailed, Children, Member, Pipe, call_this_process
 
 _READY_S = 120.0  # it gives each of its members 60
-_STOP_S = 45.0
 
 Prepare = Callable[[], Sequence[Member]]
 
@@ -27,9 +26,10 @@ class Family:
     """The family process. Made before there is an event loop; it may be stopped at any time, and
     twice."""
 
-    def __init__(self, prepare: Prepare) -> None:
+    def __init__(self, prepare: Prepare, stop_s: float) -> None:
         """Fork it. `prepare` is run there: it loads all that the members need, and says who
-        they are."""
+        they are. Together they end within `stop_s`, or are killed."""
+        self._stop_s = stop_s
         context = get_context("fork")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(
@@ -64,7 +64,7 @@ class Family:
         """End all, in their order; returns when that is done."""
         self.close()
         try:
-            async with asyncio.timeout(_STOP_S):
+            async with asyncio.timeout(self._stop_s):
                 await _readable(self._process.sentinel)
         except TimeoutError:
             self._process.kill()

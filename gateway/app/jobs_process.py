@@ -13,6 +13,7 @@ from typing import Any
 
 from gateway.adapters.prometheus_metrics import JobsMetrics, ProxyMetrics
 from gateway.app.children import Say
+from gateway.app.grace import Grace
 from gateway.app.process import answer_operators, answer_supervisor
 from gateway.app.secrets_of_state import admin_token_of
 from gateway.app.shown import shown_user
@@ -32,8 +33,6 @@ from gateway.ports.tasks import spawn
 from gateway.web.admin import admin_app
 from gateway.web.servers import listen_app
 
-_STEP_S = 3.0  # longer than any step with both stores in order; the drain waits 1 s for events
-_LAST_DRAIN_S = 5.0
 _log = logging.getLogger("gateway.jobs")
 
 
@@ -44,6 +43,8 @@ async def run_jobs(settings: Settings, say: Say, alone: bool) -> None:
     """
     stop = stop_signal()
     metrics = JobsMetrics()
+    # A step with both stores in order is shorter: the drain waits 1 s for events.
+    step_s = drain_s = Grace(settings.shutdown_s).jobs_s / 2
     async with open_stores(settings, ProxyMetrics(settings.models), "jobs") as stores:
         drain = drain_of(settings, stores, metrics)
         steps: list[Step] = [drain, *_others(settings, stores, metrics)]
@@ -77,11 +78,11 @@ async def run_jobs(settings: Settings, say: Say, alone: bool) -> None:
         await asyncio.wait([stopped, *running], return_when=asyncio.FIRST_COMPLETED)
         await asyncio.gather(
             *(
-                stop_between_steps(task, turn, _STEP_S)
+                stop_between_steps(task, turn, step_s)
                 for task, turn in zip(running, turns, strict=True)
             )
         )
-        await _drain_the_rest(drain)
+        await _drain_the_rest(drain, drain_s)
         stores.ledger.unlock_shards()
         await admin.close()
         await inside.close()
@@ -112,10 +113,10 @@ def _others(settings: Settings, stores: Stores, metrics: JobsMetrics) -> list[St
     ]
 
 
-async def _drain_the_rest(drain: Drain) -> None:
+async def _drain_the_rest(drain: Drain, within_s: float) -> None:
     """What is not drained now is drained at the next start."""
     try:
-        async with asyncio.timeout(_LAST_DRAIN_S):
+        async with asyncio.timeout(within_s):
             await drain.drain_all()
     except (StoreUnavailable, LedgerUnavailable, TimeoutError) as error:
         _log.warning("the outbox was not drained to its end: %s", error)

@@ -12,13 +12,11 @@ from urllib.parse import urlsplit
 from gateway.adapters.tokenizer.bpe import BpeTokenizer
 from gateway.app.arrangement import Arrangement
 from gateway.app.children import Member, Say
+from gateway.app.grace import Grace
 from gateway.app.jobs_process import run_jobs
 from gateway.app.process import collect_seldom, run_loop
 from gateway.app.proxy_process import loaded_tokenizer, run_proxy
 from gateway.config import Settings
-
-# A proxy lets its calls end within 25 s. Then the jobs drain what these settled.
-_PROXY_STOP_S, _OTHERS_STOP_S = 30.0, 10.0
 
 
 def members_of(arrangement: Arrangement) -> list[Member]:
@@ -28,14 +26,15 @@ def members_of(arrangement: Arrangement) -> list[Member]:
     members = [_member(settings, name, tokenizer) for name in arrangement.names]
     if arrangement.stand_in is not None:
         work = partial(_stand_in, tokenizer, arrangement.stand_in)
-        members.append(Member("stand-in", work, 2, _OTHERS_STOP_S))
+        members.append(Member("stand-in", work, 1, Grace(settings.shutdown_s).jobs_stop_s))
     return members
 
 
 def _member(settings: Settings, name: str, tokenizer: BpeTokenizer) -> Member:
-    if name == "jobs":
-        return Member(name, partial(_jobs, settings), 1, _OTHERS_STOP_S)
-    return Member(name, partial(_proxy, settings, name, tokenizer), 0, _PROXY_STOP_S)
+    grace = Grace(settings.shutdown_s)
+    if name == "jobs":  # when the proxies have ended: they drain what these settled
+        return Member(name, partial(_jobs, settings), 1, grace.jobs_stop_s)
+    return Member(name, partial(_proxy, settings, name, tokenizer), 0, grace.proxy_stop_s)
 
 
 def _proxy(settings: Settings, name: str, tokenizer: BpeTokenizer, say: Say) -> int:

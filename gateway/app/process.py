@@ -19,7 +19,6 @@ from aiohttp import web
 from gateway.adapters.embedded import socket_dir
 from gateway.adapters.embedded.place import own_directory
 from gateway.config import Settings
-from gateway.ports.tasks import spawn
 from gateway.web.ops import ops_app
 from gateway.web.servers import Listener, listen_app, listen_unix
 
@@ -78,16 +77,3 @@ def _own_ops(
         return {process: "ok"}
 
     return ops_app(rendered, alive, ready)
-
-
-def watch_loop(observe: Callable[[float], None]) -> asyncio.Task[None]:
-    """Measure once a second how late the event loop is."""
-
-    async def watch() -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            due = loop.time() + 1.0
-            await asyncio.sleep(1.0)
-            observe(max(0.0, loop.time() - due))
-
-    return spawn(watch(), "loop lag")

@@ -1,7 +1,8 @@
 """One proxy worker: the flow put together, listening on the proxy port until told to stop.
 
-On SIGTERM it takes no new call, lets open ones end, and waits until every settlement is confirmed,
-within bounds; what is left then is in the spill.
+On SIGTERM it is not ready any more and takes no new call; open ones may end, those that do not are
+cut and settled, and every settlement is waited for. All of it within bounds (see `grace`): what is
+left then is in the spill.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 
 from gateway.adapters.prometheus_metrics import ProxyMetrics
@@ -17,7 +18,9 @@ from gateway.adapters.spill import SpillFiles
 from gateway.adapters.tokenizer.bpe import BpeTokenizer
 from gateway.adapters.upstream.opening import open_upstream
 from gateway.app.children import Say
-from gateway.app.process import answer_supervisor, watch_loop
+from gateway.app.grace import Grace
+from gateway.app.loop_watch import LoopWatch
+from gateway.app.process import answer_supervisor
 from gateway.app.proxy_terms import (
     bounds_of,
     origins_of,
@@ -46,8 +49,6 @@ from gateway.ports.upstream import Upstream
 from gateway.web.proxy import Proxy
 from gateway.web.servers import Listener, listen_raw
 
-# Kubernetes grants 30 s from SIGTERM to SIGKILL; what has not ended by then is ended by its lease.
-_DRAIN_S = 25.0
 _log = logging.getLogger("gateway.proxy")
 
 
@@ -84,10 +85,10 @@ async def run_proxy(settings: Settings, name: str, tokenizer: BpeTokenizer, say:
         stack.push_async_callback(inside.close)
         beats = spawn(worker.open_holds.beat_forever(), "heartbeat")
         looks = spawn(stores.shards.watch_forever(), "watch shards")
-        lag = watch_loop(metrics.loop_lag.set)
+        lag = worker.loop_watch.start()
         say({"proxy": listener.url(address.host)})
         await stop.wait()
-        await worker.finish(listener)
+        await worker.finish(listener, upstream.close, Grace(settings.shutdown_s))
         for task in (beats, looks, lag):
             task.cancel()
 
@@ -105,6 +106,7 @@ class Worker:
     ) -> None:
         stores, spill = kept_in
         self._store = stores.store
+        self.loop_watch = LoopWatch(metrics.loop_lag.set)
         terms = terms_of(settings)
         self.identities = Identities(stores.directory, pepper_of(settings))
         self.settlements = Settlements(
@@ -114,6 +116,7 @@ class Worker:
             settings.plan.thresholds_percent,
             metrics,
         )
+        stores.breaker.when_back.append(self.settlements.pauses.end)
         self.open_holds = OpenHolds(stores.store, terms, stores.clock, spill)
         prompts = PromptCounter(tokenizer)
         self.admission = Admission(
@@ -146,24 +149,37 @@ class Worker:
         )
 
     async def ready(self) -> Mapping[str, str]:
-        """Postgres may be away without harm to traffic, so only Redis is asked."""
+        """Postgres may be away without harm to traffic, so of the stores only Redis is asked."""
+        checks = {"calls": "shutting down" if self.proxy.draining else "ok"}
+        checks["loop"] = self.loop_watch.state()
         try:
             state = await self._store.shard_state(0)
         except StoreUnavailable as error:
-            return {"redis": str(error)}
-        return {"redis": "ok" if state.epoch else "shard 0 is not open"}
+            return checks | {"redis": str(error)}
+        return checks | {"redis": "ok" if state.epoch else "shard 0 is not open"}
 
-    async def finish(self, listener: Listener) -> None:
-        """Let open calls end, and their settlements be confirmed, within bounds."""
+    async def finish(
+        self, listener: Listener, cut: Callable[[], Awaitable[None]], grace: Grace
+    ) -> None:
+        """Let open calls end, or `cut` them off from upstream, and their settlements be confirmed,
+        within bounds."""
         self.proxy.draining = True
         await listener.stop_accepting()
-        try:
-            async with asyncio.timeout(_DRAIN_S):
-                await self.proxy.idle()
-                await self.settlements.confirmed()
-        except TimeoutError:
-            _log.warning(
-                "stopping with %d calls open and %d settlements unconfirmed",
-                len(self.open_holds),
-                self.settlements.unconfirmed,
-            )
+        if not await _ends(self.proxy.idle(), grace.calls_s):
+            _log.warning("%d calls are cut: the time to end is over", len(self.open_holds))
+            await cut()
+            if not await _ends(self.proxy.idle(), grace.last_words_s):
+                listener.drop_clients()
+                await _ends(self.proxy.idle(), grace.last_words_s)
+        if not await _ends(self.settlements.confirmed(), grace.confirmed_s):
+            _log.warning("stopping with %d settlements unconfirmed", self.settlements.unconfirmed)
+
+
+async def _ends(waiting: Awaitable[None], within_s: float) -> bool:
+    """Whether what is waited for came in time."""
+    try:
+        async with asyncio.timeout(within_s):
+            await waiting
+    except TimeoutError:
+        return False
+    return True

@@ -61,6 +61,7 @@ class Stores:
     recent: RecentSettlements
     hydrator: Hydrator
     clock: SystemClock
+    breaker: Breaker
 
     def accounts(self, settings: Settings) -> Accounts:
         """What an operator does to users."""
@@ -115,6 +116,7 @@ async def open_stores(
             recent=recent,
             hydrator=Hydrator(store, ledger, shards, metrics),
             clock=clock,
+            breaker=calls,
         )
 
 

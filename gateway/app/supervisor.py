@@ -1,8 +1,9 @@
 """`serve`: the stores if they are embedded, the family of processes, and the ops port.
 
-Says `ready` once traffic is accepted. At the end the processes stop before their stores do: the
-proxies finish their calls, then the jobs drain what these left, then the stores close. Imports
-little at first, so that the stores are starting while the rest is loaded.
+Says `ready` once traffic is accepted. At the end it is not ready any more, and the processes stop
+before their stores do: the proxies finish their calls, then the jobs drain what these left, then
+the stores close. Metrics can be read until then. Imports little at first, so that the stores are
+starting while the rest is loaded.
 """
 
 from __future__ import annotations
@@ -40,17 +41,20 @@ async def serve(arrangement: Arrangement, family: Family, welcome: Welcome | Non
         stack.push_async_callback(family.stop)
         await loading
         from gateway.app.ledger_schema import prepare_ledger
-        from gateway.app.ops import listen_ops
+        from gateway.app.ops import Ops
 
         for name in await prepare_ledger(settings):
             _log.info("ledger: applied %s", name)
         await family.begin()
-        places["ops"] = await listen_ops(arrangement, stack)
+        ops = Ops(arrangement)
+        places["ops"] = await ops.listen(stack)
         stack.enter_context(noted_places(settings, places))
         say_ready({name: places[name] for name in ("proxy", "ops", "admin")})
         if welcome is not None:
             await welcome(places)
         await _until_stopped(stop, servers, family)
+        ops.is_stopping = True
+        await family.stop()
 
 
 def _load() -> None:

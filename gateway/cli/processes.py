@@ -74,6 +74,7 @@ def add_commands(commands: Commands) -> None:
 def _serve(chosen: argparse.Namespace) -> int:
     from gateway.app.arrangement import arranged
     from gateway.app.family import Family
+    from gateway.app.grace import Grace
 
     settings = settings_of(chosen)
     if chosen.workers is not None:
@@ -82,7 +83,9 @@ def _serve(chosen: argparse.Namespace) -> int:
     jobs, stand_in = chosen.jobs == "here", chosen.stand_in or (chosen.demo and keyless)
     with (
         arranged(settings, jobs, stand_in) as arrangement,
-        closing(Family(partial(_members, arrangement))) as family,
+        closing(
+            Family(partial(_members, arrangement), Grace(settings.shutdown_s).family_stop_s)
+        ) as family,
     ):
         return asyncio.run(_supervise(arrangement, family, chosen.demo))
 

@@ -89,6 +89,10 @@ Seconds = Annotated[
 SomeSeconds = Annotated[
     int, Meta(ge=1, le=_WEEK_S, description="seconds, a whole number from 1 to 604800")
 ]
+# Below 3 s nothing but a kill would be left; an hour is the longest stream that ships.
+ShutdownSeconds = Annotated[
+    int, Meta(ge=3, le=3600, description="seconds, a whole number from 3 to 3600")
+]
 BodyMib = Annotated[int, Meta(ge=1, le=512, description="MiB, a whole number from 1 to 512")]
 # A kept answer travels to Redis and back in one call, whose deadline is short.
 AnswerKib = Annotated[int, Meta(ge=0, le=4096, description="KiB, a whole number from 0 to 4096")]

@@ -38,6 +38,7 @@ class Settings:
     """Everything that the file says. `file` is its checked form, for listing."""
 
     workers: int
+    shutdown_s: int
     listen: Listen
     clients: shape.Clients
     public_url: str
@@ -62,6 +63,7 @@ def settings_of(file: shape.File) -> Settings:
     """The settings of a file in which every check has passed."""
     return Settings(
         workers=file.workers,
+        shutdown_s=file.shutdown_s,
         listen=_listen(file.listen),
         clients=file.clients,
         public_url=file.public_url.rstrip("/"),

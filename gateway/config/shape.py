@@ -266,6 +266,7 @@ class File(Section, frozen=True, kw_only=True):
 
     version: Literal[1]
     workers: ranges.Workers = 1
+    shutdown_s: ranges.ShutdownSeconds = 30
     listen: Listen = field(default_factory=Listen)
     clients: Clients = field(default_factory=Clients)
     public_url: ranges.WebUrl = "http://127.0.0.1:8790"

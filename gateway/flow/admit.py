@@ -39,7 +39,6 @@ from gateway.ports.directory import Directory
 from gateway.ports.ledger import LedgerUnavailable
 from gateway.ports.metrics import Decision
 from gateway.ports.quota_store import QuotaStore, StoreNotAsked, StoreNotReady, StoreUnavailable
-from gateway.ports.tasks import spawn
 
 # A call mends at most a closed shard, a missing account, an old revision and an old period, each
 # once or twice when others mend at the same time; and it waits for a quiet time, some seconds.
@@ -136,14 +135,14 @@ class Admission:
         except StoreUnavailable as error:
             if not isinstance(error, StoreNotAsked):
                 # Whether anything is held is unknown: it is released under its rid, seen or not.
-                await self._stores.settlements.release(asked)
+                self._stores.settlements.release_later(asked)
             if isinstance(error, StoreNotReady):
                 raise backend_unavailable("its counters") from error
             return await self._admit_in_outage(call, entitled, asked, least)
         except LedgerUnavailable as error:
             raise backend_unavailable("its ledger") from error
         except asyncio.CancelledError:
-            spawn(self._stores.settlements.release(asked), f"release {asked.rid}")
+            self._stores.settlements.release_later(asked)
             raise
 
     def _has_plenty(self, payer: str, tier: Tier, tokens_max: int) -> bool:

@@ -22,7 +22,12 @@ from gateway.flow.open_holds import OpenHold
 from gateway.flow.settlements import Settlements
 from gateway.flow.terms import Terms
 from gateway.ports.answer import Answer, AnswerHead, ClientGone
-from gateway.ports.upstream import UpstreamAnswer, UpstreamBroke, UpstreamSilent
+from gateway.ports.upstream import (
+    UpstreamAnswer,
+    UpstreamBroke,
+    UpstreamCutOff,
+    UpstreamSilent,
+)
 
 _BROKEN = (UpstreamBroke, UpstreamSilent, SseTooLarge)
 
@@ -108,7 +113,7 @@ class Relay:
                 if rest:
                     await answer.write(rest)
         except _BROKEN as error:
-            await self._settle("upstream_error")
+            await self._settle("expired" if isinstance(error, UpstreamCutOff) else "upstream_error")
             await answer.write(self._broken_event(error))
         await answer.end()
 
@@ -139,11 +144,13 @@ class Relay:
         )
 
     def _broken_event(self, error: Exception) -> bytes:
-        if isinstance(error, UpstreamSilent):
-            case, did = Case.UPSTREAM_TIMEOUT, "went silent"
+        if isinstance(error, UpstreamCutOff):
+            case, who = Case.SHUTTING_DOWN, "This gateway shuts down"
+        elif isinstance(error, UpstreamSilent):
+            case, who = Case.UPSTREAM_TIMEOUT, "The model's service went silent"
         else:
-            case, did = Case.UPSTREAM_UNAVAILABLE, "broke off"
-        message = f"The model's service {did} in the middle of the answer."
+            case, who = Case.UPSTREAM_UNAVAILABLE, "The model's service broke off"
+        message = f"{who} in the middle of the answer."
         return self._request.broken_event(case, message, self._stream.events)
 
     async def _settle_whole(self) -> None:

@@ -20,7 +20,7 @@ from gateway.flow.recording import RecordingAnswer
 from gateway.ports.answer import ClientGone, RepeatableAnswer
 from gateway.ports.answers import KeptAnswers
 from gateway.ports.metrics import Metrics
-from gateway.ports.quota_store import StoreRejected, StoreUnavailable
+from gateway.ports.quota_store import StoreNotAsked, StoreRejected, StoreUnavailable
 from gateway.ports.tasks import spawn
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
@@ -79,6 +79,7 @@ class Repeats:
             is_known = True
             return first
         except StoreUnavailable as error:
+            is_known = isinstance(error, StoreNotAsked)
             raise backend_unavailable("what it remembers of earlier calls") from error
         finally:
             if not is_known:  # perhaps the key is taken now, by a call that will never run

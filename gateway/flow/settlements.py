@@ -17,6 +17,7 @@ from gateway.core.event import UsageEvent, encode_event
 from gateway.core.hold import NOTHING_USED, Ending, Hold, line_of_ending, usage_event
 from gateway.core.quota.settle import SettleCode, SettleKind, Settlement, SettleReply
 from gateway.flow.outage import Spending
+from gateway.flow.pauses import Pauses
 from gateway.flow.recent import RecentSettlements
 from gateway.flow.room import Rooms
 from gateway.flow.shards import Shards
@@ -25,6 +26,7 @@ from gateway.ports.metrics import Metrics
 from gateway.ports.quota_store import (
     QuotaStore,
     ShardState,
+    StoreNotAsked,
     StoreRejected,
     StoreUnavailable,
 )
@@ -34,6 +36,8 @@ from gateway.ports.tasks import spawn
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
 # By all of them together: after a minute without Redis they would take a processor otherwise.
 _REPEATS_A_SECOND = 1000
+# When the store is back all try again; more than these would not fit onto its connection.
+_REPEATED_AT_ONCE = 1000
 # Of those that died processes left: enough to be through with a thousand in a second.
 _LEFT_AT_ONCE = 32
 _KIND_NAMES = {
@@ -56,6 +60,7 @@ class Settlements:
 
     `kept`: where the confirmed ones stay, and the others. `rooms`: what replies say that payers
     have left; admission notes its own there. `spending`: what calls took that nothing was held for.
+    `pauses`: those between attempts, to be ended when the store is back.
     """
 
     def __init__(
@@ -73,6 +78,8 @@ class Settlements:
         self._metrics = metrics
         self.rooms = Rooms()
         self.spending = Spending()
+        self.pauses = Pauses()
+        self._turns = asyncio.Semaphore(_REPEATED_AT_ONCE)
         self._unconfirmed: set[asyncio.Future[Any]] = set()
 
     @property
@@ -109,6 +116,11 @@ class Settlements:
         left = self._spill.left()
         for _ in range(_LEFT_AT_ONCE):
             self._until_done(self._confirm_all(left), "settle what was left")
+
+    def release_later(self, hold: Hold) -> None:
+        """The same, and nobody waits for it: who asks has waited long enough for the store."""
+        event = usage_event(hold, _RELEASED)
+        self._repeat(settlement_of(hold, "release", event, self._thresholds_percent))
 
     async def confirmed(self) -> None:
         """Returns once nothing is unconfirmed."""
@@ -162,7 +174,7 @@ class Settlements:
         pause_s = _FIRST_PAUSE_S
         while True:
             try:
-                answer = await (reply or await self._store.settle(settlement))
+                answer = await (reply or self._again(settlement))
                 if answer.code is not SettleCode.NOT_READY:
                     self._confirmed(settlement, answer)
                     return
@@ -172,12 +184,18 @@ class Settlements:
                 self._metrics.hold_ended("rejected")
                 self._spill.done(settlement.rid)
                 return
+            except StoreNotAsked:
+                pass  # said once, where it is known
             except (StoreUnavailable, LedgerUnavailable) as error:
                 _log.warning("settlement %s is not confirmed yet: %s", settlement.rid, error)
             reply = None
-            await asyncio.sleep(pause_s)
+            is_back = await self.pauses.rest(pause_s)
             longest_s = max(_LONGEST_PAUSE_S, len(self._unconfirmed) / _REPEATS_A_SECOND)
-            pause_s = min(2 * pause_s, longest_s)
+            pause_s = _FIRST_PAUSE_S if is_back else min(2 * pause_s, longest_s)
+
+    async def _again(self, settlement: Settlement) -> SettleReply:
+        async with self._turns:
+            return await (await self._store.settle(settlement))
 
     def _confirmed(self, settlement: Settlement, reply: SettleReply) -> None:
         self._spill.done(settlement.rid)

@@ -13,7 +13,12 @@ from typing import Any
 import msgspec
 
 from gateway.core.refusal import Case, Refused
-from gateway.ports.upstream import UpstreamBroke, UpstreamSilent, UpstreamUnreachable
+from gateway.ports.upstream import (
+    UpstreamBroke,
+    UpstreamCutOff,
+    UpstreamSilent,
+    UpstreamUnreachable,
+)
 
 _EXHAUSTED_RETRY_S = 60  # somebody has to pay a bill first
 
@@ -64,6 +69,12 @@ def gave_up(error: UpstreamUnreachable | UpstreamBroke | UpstreamSilent) -> Refu
         return Refused(
             Case.UPSTREAM_TIMEOUT,
             "The model's service did not answer in time. Nothing was charged.",
+        )
+    if isinstance(error, UpstreamCutOff):
+        return Refused(
+            Case.SHUTTING_DOWN,
+            "This gateway is shutting down and waits for no answer any more. Nothing was charged.",
+            retry_after_s=1,
         )
     return Refused(
         Case.UPSTREAM_UNAVAILABLE,

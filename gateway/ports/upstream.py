@@ -21,6 +21,10 @@ class UpstreamBroke(Exception):
     """The connection ended early; the upstream may have done the work."""
 
 
+class UpstreamCutOff(UpstreamBroke):
+    """This gateway ended it, because it has to stop itself."""
+
+
 class UpstreamSilent(Exception):
     """Nothing came for as long as the configuration allows; it may still be working."""
 

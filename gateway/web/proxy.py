@@ -81,7 +81,8 @@ class Proxy:
         self._idle: asyncio.Event | None = None
 
     async def idle(self) -> None:
-        """Returns once no request is being answered. To be asked once, when no more shall come."""
+        """Returns once no request is being answered. For when no more shall come; one asks at a
+        time."""
         self._idle = asyncio.Event()
         if self._in_flight:
             await self._idle.wait()

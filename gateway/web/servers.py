@@ -26,6 +26,8 @@ from gateway.web.response import Whole, unasked
 
 # A kept-alive connection that says nothing is closed after this; OpenAI's SDKs keep theirs for 5 s.
 _KEEPALIVE_S = 75.0
+# Whoever closes has waited for the calls before; this is for what nobody could have waited for.
+_LAST_S = 1.0
 # The head of a request may take this many bytes a line and in all its fields.
 _LINE_BYTES_MAX = 16_384
 
@@ -97,6 +99,13 @@ class Listener:
         """The port it listens on, also when 0 was asked for."""
         return int(self._runner.addresses[0][1])
 
+    def drop_clients(self) -> None:
+        """Close the connections of the proxy port, also those whose clients do not read."""
+        server = self._runner.server
+        for connection in server.connections if isinstance(server, web.Server) else ():
+            if isinstance(connection, Connection):
+                connection.cut()
+
     def url(self, host: str) -> str:
         """Where it can be reached, given the host it was told to listen on."""
         return url_of(host, self.port)
@@ -125,7 +134,7 @@ async def listen_raw(handle: Handle, host: str, port: int, bounds: Bounds) -> Li
         max_line_size=_LINE_BYTES_MAX,
         max_field_size=_LINE_BYTES_MAX,
     )
-    runner = web.ServerRunner(server)
+    runner = web.ServerRunner(server, shutdown_timeout=_LAST_S)
     return await _start(
         runner, lambda: web.TCPSite(runner, host, port, reuse_port=True), f"{host}:{port}"
     )

@@ -73,7 +73,7 @@ async def test_a_stopped_server_is_waited_for_three_times_and_found_when_it_is_b
             with pytest.raises(StoreUnavailable, match="trying again"):
                 call.send(None)  # fails in its first step: nothing is waited for
         await asyncio.sleep(0)
-        assert (link.connections, pauses) == (connections, [0.75])
+        assert (link.connections, pauses) == (connections, [0.375])
         frozen.go_on()
         may_probe.set()
         await asyncio.wait_for(closed.wait(), 10)

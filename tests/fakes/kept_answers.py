@@ -6,19 +6,20 @@ from collections import deque
 
 from gateway.adapters.redis_store.answers import RedisAnswers
 from gateway.core.idempotency import Remembered
-from gateway.ports.quota_store import StoreUnavailable
+from gateway.ports.quota_store import StoreNotAsked, StoreUnavailable
 from tests.fakes.store import Trouble
 
 
 class TroubledAnswers:
     """Fulfils ports.answers.KeptAnswers by passing every call on, but for the troubles laid; each
-    is for the next call. `away`: nothing arrives any more. `asked` names all calls."""
+    is for the next call. `away`: nothing arrives any more; `unasked`: nothing is even sent. `asked`
+    names all calls."""
 
     def __init__(self, answers: RedisAnswers) -> None:
         self._answers = answers
         self.asked: list[str] = []
         self.troubles: deque[Trouble] = deque()
-        self.away = False
+        self.away = self.unasked = False
 
     async def begin(self, running: Remembered, lives_ms: int) -> Remembered | None:
         trouble = self._before("begin")
@@ -40,6 +41,8 @@ class TroubledAnswers:
 
     def _before(self, name: str) -> Trouble:
         self.asked.append(name)
+        if self.unasked:
+            raise StoreNotAsked("the breaker is open")
         trouble = self.troubles.popleft() if self.troubles else ""
         if self.away or trouble == "never arrives":
             raise StoreUnavailable(f"{name} never arrived")

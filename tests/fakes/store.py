@@ -34,7 +34,7 @@ from gateway.core.quota.entitle import (
 )
 from gateway.core.quota.reserve import ReserveAsk, ReserveReply
 from gateway.core.quota.settle import Correction, LapsedHold, Settlement, SettleReply
-from gateway.ports.quota_store import ShardState, StoreUnavailable
+from gateway.ports.quota_store import ShardState, StoreNotAsked, StoreUnavailable
 from gateway.ports.tasks import spawn
 from tests.fakes.stepped import turn
 
@@ -160,6 +160,9 @@ class TroubledStore:
         if kind == "never arrives":
             call.close()
             raise StoreUnavailable(f"{name} never arrived")
+        if isinstance(kind, StoreNotAsked):
+            call.close()
+            raise kind
         result = await call
         await self._wait(f"after {name}")
         _raise(name, kind)

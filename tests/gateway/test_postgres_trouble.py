@@ -34,6 +34,7 @@ from gateway.config import Settings
 from gateway.core.identity import KEY_PREFIX
 from gateway.core.refusal import Case, Refused
 from gateway.jobs import drain as drain_module
+from gateway.jobs.upkeep import Upkeep
 from gateway.ports.ledger import LedgerUnavailable
 from gateway.ports.tasks import spawn
 from tests.gateway.running_gateway import MakeGateway
@@ -182,10 +183,14 @@ class Rig:
 
 
 @asynccontextmanager
-async def rig_on(make_gateway: MakeGateway, redis_url: str, own: OwnPostgres) -> AsyncIterator[Rig]:
-    """Two gateways that know each user, with calls that are booked."""
+async def rig_on(
+    make_gateway: MakeGateway, redis_url: str, own: OwnPostgres, first: str = "SELECT 1"
+) -> AsyncIterator[Rig]:
+    """Two gateways that know each user, with calls that are booked. `first` is said to Postgres
+    before any of it."""
     settings = settings_on(make_gateway, redis_url, own.server.url)
     async with gateways(settings, count=2) as made:
+        await own.ask(first)
         rig = Rig(settings, made)
         accounts = rig.stores.accounts(settings)
         for place in range(USERS):
@@ -324,3 +329,39 @@ async def test_a_user_who_was_changed_after_the_backup_may_go_on(
         await own_postgres.restore()
         async with gateways(rig.settings, count=1) as (fresh,):
             assert await fresh.outcome(rig.keys[0]) == "admitted"
+
+
+async def went_well(upkeep: Upkeep) -> bool:
+    try:
+        await upkeep.step()
+    except LedgerUnavailable:
+        return False
+    return True
+
+
+async def test_rows_without_a_partition_fall_into_the_net_and_stop_no_upkeep(
+    make_gateway: MakeGateway, redis_url: str, own_postgres: OwnPostgres
+) -> None:
+    drop_partitions = """
+        DO $$ DECLARE month text; BEGIN
+            FOR month IN SELECT inhrelid::regclass FROM pg_inherits
+                WHERE inhparent = 'ledger'::regclass AND inhrelid <> 'ledger_default'::regclass
+            LOOP EXECUTE 'DROP TABLE ' || month; END LOOP;
+        END $$"""
+    in_net = "SELECT count(*) FROM ledger_default WHERE kind = 'usage'"
+    months = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'ledger'::regclass"
+    async with rig_on(make_gateway, redis_url, own_postgres, drop_partitions) as rig:
+        assert await own_postgres.ask(in_net) == rig.calls
+        tiers = rig.settings.plan.tiers
+        upkeep = Upkeep(rig.stores.ledger, tiers, JobsMetrics(), rig.stores.clock)
+        async with asyncio.timeout(ENOUGH_S):
+            while not await went_well(
+                upkeep
+            ):  # making five tables takes its time on a busy machine
+                continue
+        # The net, and five months but the one that has entries in the net.
+        assert await own_postgres.ask(months) == 1 + 5 - 1
+        await rig.call()
+        async with draining(rig.settings, rig.stores):
+            await rig.all_is_booked_once(own_postgres)
+        assert await own_postgres.ask(in_net) == rig.calls

@@ -20,8 +20,9 @@ from gateway.ports.tasks import spawn
 
 IN_A_ROW = 3
 CALLS_LEAST, WITHIN_S = 20, 1.0
-# Half to one and a half times this, so that many gateways do not ask at the same moment.
-PROBE_EVERY_S = 1.0
+# Half to one and a half times this, so that many gateways do not ask at the same moment; with the
+# deadline of an answer that is still well under the 2 s within which all must be as before.
+PROBE_EVERY_S = 0.5
 _log = logging.getLogger("gateway.redis")
 
 
@@ -37,7 +38,8 @@ class Chances:
 class Breaker:
     """Fulfils calls.Calls around another; `told` hears True when it opens, False when it closes.
 
-    Time is asked for at failures only, so a second begins with one.
+    Time is asked for at failures only, so a second begins with one. All of `when_back` are called
+    each time it closes.
     """
 
     def __init__(self, calls: Calls, told: Callable[[bool], None], chances: Chances) -> None:
@@ -47,6 +49,7 @@ class Breaker:
         self._probing: asyncio.Task[None] | None = None
         self._in_a_row = self._answered = self._failed = 0
         self._began_s = float("-inf")
+        self.when_back: list[Callable[[], None]] = []
 
     # `run` and `command` bring the coroutine itself: one layer less for every request.
     def run(
@@ -135,6 +138,8 @@ class Breaker:
             self._probing = None
             _log.warning("calls to Redis go on")
             self._told(False)
+            for each in self.when_back:
+                each()
 
     async def _answers(self) -> bool:
         try:

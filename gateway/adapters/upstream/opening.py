@@ -41,7 +41,7 @@ class Upstreams:
         return self._by_name[call.upstream].send(call)
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; calls on them fail, those of `direct` with UpstreamCutOff."""
         await self._direct.close()
         if self._session is not None:
             await self._session.close()

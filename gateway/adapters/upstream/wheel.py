@@ -11,7 +11,7 @@ import asyncio
 import math
 from typing import Protocol
 
-from gateway.ports.upstream import UpstreamBroke
+from gateway.ports.upstream import UpstreamBroke, UpstreamCutOff
 
 TURN_S = 1.0
 # The event loop closes a connection in its next round, one with TLS a round later.
@@ -47,7 +47,7 @@ class Wheel:
         if self._timer is not None:
             self._timer.cancel()
         for each in tuple(self.watched):
-            each.break_off(UpstreamBroke("the gateway is stopping"))
+            each.break_off(UpstreamCutOff("the gateway is stopping"))
         for _ in range(_CLOSING_ROUNDS):
             if self.watched:
                 await asyncio.sleep(0)

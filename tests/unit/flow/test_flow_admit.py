@@ -13,6 +13,7 @@ from gateway.core.quota.settle import Settlement
 from gateway.core.refusal import Case, Refused
 from gateway.flow import admit
 from gateway.flow.admit import Admitted
+from gateway.ports.quota_store import StoreNotAsked
 from tests.fakes.clock import DAY_MS
 from tests.fakes.flow_rig import FlowRig, until
 
@@ -266,9 +267,18 @@ async def test_a_reserve_of_unknown_outcome_is_released_under_its_rid(
     with pytest.raises(Refused) as caught:
         await rig.admission.admit(call)
     assert (caught.value.case, caught.value.retry_after_s) == (Case.QUOTA_BACKEND_UNAVAILABLE, 1)
+    await rig.settled()
     account = await rig.account()
     assert [(each.rid, each.kind) for each in rig.store.sent] == [(call.rid, "release")]
     assert (account.held_tokens, account.open_holds) == (held, 1)
+
+
+async def test_where_redis_was_not_even_asked_there_is_nothing_to_release(rig: FlowRig) -> None:
+    key = await rig.user()
+    await admitted(rig, key)
+    rig.store.trouble("reserve", StoreNotAsked("the breaker is open"))
+    assert (await refusal(rig, key)).case is Case.QUOTA_BACKEND_UNAVAILABLE
+    assert (rig.store.sent, rig.settlements.unconfirmed) == ([], 0)
 
 
 async def test_a_ledger_that_is_away_while_an_account_comes_back_is_our_trouble(

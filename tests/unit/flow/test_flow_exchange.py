@@ -8,7 +8,12 @@ from typing import Any
 import pytest
 
 from gateway.core.refusal import Case, Refused
-from gateway.ports.upstream import UpstreamBroke, UpstreamSilent, UpstreamUnreachable
+from gateway.ports.upstream import (
+    UpstreamBroke,
+    UpstreamCutOff,
+    UpstreamSilent,
+    UpstreamUnreachable,
+)
 from tests.fakes.answer import RecordedAnswer
 from tests.fakes.chat_stream import completion
 from tests.fakes.flow_rig import FlowRig
@@ -153,6 +158,7 @@ async def test_an_upstream_without_a_connection_costs_nothing(rig: FlowRig) -> N
     [
         (UpstreamBroke("cut"), Case.UPSTREAM_UNAVAILABLE, 502),
         (UpstreamSilent("silent"), Case.UPSTREAM_TIMEOUT, 504),
+        (UpstreamCutOff("stopping"), Case.SHUTTING_DOWN, 503),
     ],
 )
 async def test_an_upstream_that_fails_after_the_request_leaves_a_row_for_the_invoice(

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.core import sse
 from gateway.core.event import LedgerRow
-from gateway.ports.upstream import UpstreamBroke, UpstreamSilent
+from gateway.ports.upstream import UpstreamBroke, UpstreamCutOff, UpstreamSilent
 from tests.fakes.answer import RecordedAnswer
 from tests.fakes.chat_stream import DONE, event, finish, text, usage
 from tests.fakes.flow_rig import FlowRig, flow_rig, until
@@ -201,11 +201,15 @@ async def test_no_more_streams_are_read_on_than_allowed() -> None:
 
 @pytest.mark.parametrize("after", range(4))
 @pytest.mark.parametrize(
-    ("error", "code"),
-    [(UpstreamBroke("cut"), "upstream_unavailable"), (UpstreamSilent(""), "upstream_timeout")],
+    ("error", "code", "outcome"),
+    [
+        (UpstreamBroke("cut"), "upstream_unavailable", "upstream_error"),
+        (UpstreamSilent(""), "upstream_timeout", "upstream_error"),
+        (UpstreamCutOff("stopping"), "shutting_down", "expired"),
+    ],
 )
 async def test_an_upstream_that_fails_midway_is_told_and_what_was_relayed_is_charged(
-    rig: FlowRig, after: int, error: Exception, code: str
+    rig: FlowRig, after: int, error: Exception, code: str, outcome: str
 ) -> None:
     answer, row = await relayed(rig, *HELLO[:after], error, text("never"))
     *before, last = answer.written
@@ -214,7 +218,7 @@ async def test_an_upstream_that_fails_midway_is_told_and_what_was_relayed_is_cha
     assert last.endswith(b"\n\n")
     assert answer.ended
     got = ("", "Hello", "Hello world", "Hello world")[after]
-    assert facts(row) == (prompt_of(row) + len(got), "partial", "upstream_error")
+    assert facts(row) == (prompt_of(row) + len(got), "partial", outcome)
     journal = rig.store.journal
     assert journal.index("settle") < len(journal) - 2
 

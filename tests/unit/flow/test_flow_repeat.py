@@ -334,6 +334,16 @@ async def test_without_the_store_a_call_with_a_key_is_not_made(rig: FlowRig) -> 
     await until(lambda: rig.answers.asked.count("forget") >= 1)
 
 
+async def test_a_key_that_nobody_was_asked_for_is_not_given_back(rig: FlowRig) -> None:
+    key = await rig.user()
+    rig.answers.unasked = True
+    assert (await refused(rig, rig.keyed(key))).case is Case.QUOTA_BACKEND_UNAVAILABLE
+    rig.answers.unasked = False
+    rig.will_answer(ScriptedAnswer([HELLO]))
+    assert (await answered(rig, rig.keyed(key))).body == HELLO
+    assert "forget" not in rig.answers.asked
+
+
 async def test_a_key_that_was_taken_for_a_call_that_never_ran_is_given_back(
     rig: FlowRig,
 ) -> None:

@@ -152,15 +152,14 @@ async def test_the_pause_between_attempts_grows_and_stops_growing(
     rig: FlowRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses: list[float] = []
-    sleep = asyncio.sleep
 
-    async def noted(seconds: float) -> None:
-        if seconds:
-            pauses.append(seconds)
-        await sleep(0)
+    async def noted(pause_s: float) -> bool:
+        pauses.append(pause_s)
+        await asyncio.sleep(0)
+        return False
 
     hold = await held(rig)
-    monkeypatch.setattr(asyncio, "sleep", noted)
+    monkeypatch.setattr(rig.settlements.pauses, "rest", noted)
     rig.store.away = True
     await rig.settlements.settle(hold, ENDING)
     await until(lambda: len(pauses) >= 5)
