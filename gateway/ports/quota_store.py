@@ -21,6 +21,7 @@ from gateway.core.quota.entitle import (
     LedgerSums,
     Snapshot,
 )
+from gateway.core.quota.reassert import OpenCall, ReassertReply
 from gateway.core.quota.reserve import ReserveAsk, ReserveReply
 from gateway.core.quota.settle import Correction, LapsedHold, Settlement, SettleReply
 
@@ -51,6 +52,10 @@ class QuotaStore(Protocol):
 
     async def extend(self, payer: str, rid: str, progress_tokens: int, lease_ms: int) -> bool:
         """Lengthen a hold's lease; False when the hold has ended."""
+        ...
+
+    async def reassert(self, told: OpenCall) -> ReassertReply:
+        """Hold in the shard's epoch what this process still has open of an older one."""
         ...
 
     async def settle(self, settlement: Settlement) -> asyncio.Future[SettleReply]:

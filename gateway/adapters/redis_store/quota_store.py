@@ -13,6 +13,7 @@ from typing import Any
 from gateway.adapters.redis_store.arguments import (
     NONE,
     SERVER_CLOCK,
+    SEVEN,
     SIX,
     TWELVE,
     beside_the_month,
@@ -45,6 +46,7 @@ from gateway.core.quota.entitle import (
     LedgerSums,
     Snapshot,
 )
+from gateway.core.quota.reassert import OpenCall, ReassertCode, ReassertReply
 from gateway.core.quota.reserve import ReserveAsk, ReserveCode, ReserveReply
 from gateway.core.quota.settle import Correction, LapsedHold, SettleCode, Settlement, SettleReply
 from gateway.ports.quota_store import ShardState, StoreUnavailable
@@ -90,6 +92,26 @@ class RedisQuotaStore:
             rid,
         )
         return bool(reply[0] == 1)
+
+    async def reassert(self, told: OpenCall) -> ReassertReply:
+        keys = account_keys(told.payer, self._shards)
+        reply = await self._calls.run(
+            self._scripts["reassert"],
+            (
+                keys.of_shard.meta, keys.account, keys.holds, keys.of_shard.leases,
+                tier_key(told.tier, keys.shard), *self._member_account(told.payer, told.member),
+            ),
+            (
+                told.rid, keys.member(told.rid),
+                SEVEN % (
+                    told.epoch, told.period_start_ms, told.output_tokens, told.hold_tokens,
+                    told.hold_nano_gbp, told.progress_tokens, told.lease_ms,
+                ),
+                given(told.tier_period_start_ms), told.tail, SERVER_CLOCK,
+            ),
+            told.rid,
+        )  # fmt: skip
+        return ReassertReply(ReassertCode(reply[0]), reply[2])
 
     def settle(self, settlement: Settlement) -> Coroutine[Any, Any, asyncio.Future[SettleReply]]:
         each = settlement
@@ -223,20 +245,12 @@ class RedisQuotaStore:
         self, shard: int, epoch: int, cursor: str, quiet_ms: int, awaited: Sequence[str]
     ) -> int:
         keys = shard_keys(shard)
-        reply = await self._calls.run(
+        named = " ".join(awaited)
+        _, in_force, shards, schema = await self._calls.run(
             self._scripts["open"],
             (keys.meta, keys.outbox),
-            (
-                epoch,
-                self._shards,
-                SCHEMA_VERSION,
-                cursor,
-                quiet_ms,
-                " ".join(awaited),
-                SERVER_CLOCK,
-            ),
+            (epoch, self._shards, SCHEMA_VERSION, cursor, quiet_ms, named, SERVER_CLOCK),
         )
-        _, in_force, shards, schema = reply
         if shards != self._shards:
             raise StoreUnavailable(
                 f"Redis was opened with {shards} shards, this gateway has {self._shards}: "
