@@ -109,7 +109,9 @@ class Worker:
             settings.plan.thresholds_percent,
             metrics,
         )
-        self.open_holds = OpenHolds(stores.store, terms, stores.clock)
+        self.open_holds = OpenHolds(
+            stores.store, stores.shards, self.settlements, terms, stores.clock
+        )
         prompts = PromptCounter(tokenizer)
         self.admission = Admission(
             Stores(

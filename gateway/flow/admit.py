@@ -178,6 +178,8 @@ class Admission:
             )
             self._rooms.reserved(identity.payer, reply)
             if reply.code > 0:
+                if self._stores.shards.has_lost(identity.payer, reply.epoch):
+                    continue  # made before a loss, and told after it: nothing holds it any more
                 return _admitted(asked, tier, reply)
             if reply.code <= ReserveCode.MONTH and asked.prompt_is_bound:
                 # A refusal is not stored, so the same rid may ask again, with what it really needs.
@@ -269,6 +271,7 @@ def _caller(identity: Identity, call: Call) -> Caller:
         user_id=identity.user_id,
         payer=identity.payer,
         tier=identity.tier,
+        calendar=identity.calendar,
         tag=call.tag,
         sdk_retry=call.sdk_retry,
         client_id=call.client_id,

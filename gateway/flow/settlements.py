@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -47,7 +48,8 @@ _RELEASED = Ending(usage=NOTHING_USED, quality="measured", outcome="upstream_err
 class Settlements:
     """Every settlement that is under way; `confirmed` waits for all of them (shutdown).
 
-    `rooms`: what replies say that payers have left; admission notes its own there.
+    `rooms`: what replies say that payers have left; admission notes its own there. `ending` is
+    called with the rid of every hold before its end is sent.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Settlements:
         self._thresholds_percent = thresholds_percent
         self._metrics = metrics
         self.rooms = Rooms()
+        self.ending: Callable[[str], None] = lambda rid: None
         self._unconfirmed: set[asyncio.Future[Any]] = set()
 
     @property
@@ -94,6 +97,7 @@ class Settlements:
             await asyncio.wait(list(self._unconfirmed))
 
     async def _begin(self, settlement: Settlement) -> None:
+        self.ending(settlement.rid)
         try:
             reply = await self._store.settle(settlement)
         except StoreUnavailable:

@@ -4,14 +4,14 @@ A shard without meta is new, or its server was emptied; a shard whose newest eve
 that was seen has gone back in time. In both cases the ledger grants a higher epoch, which makes
 every older account in Redis ask for hydration instead of counting as zero (promise I8). Then there
 is a quiet time in which every gateway that is alive first sends again what the ledger has not
-booked yet.
+booked yet, and says what it has open, so that nobody is admitted into the room of calls under way.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import lru_cache, partial
 
 from gateway.core.event import stream_position
@@ -32,6 +32,10 @@ _PAYERS_KEPT = 8192
 _UNKNOWN = ShardState(0, "0-0")
 _log = logging.getLogger("gateway.shards")
 
+SayOpen = Callable[[QuotaStore, int, int], Awaitable[int]]
+"""Holds in a shard's new epoch what is open of older ones: how many. The store is one that needs
+nobody's acceptance."""
+
 
 class Shards:
     """Opens shards and raises epochs; every step may be repeated, also by several gateways."""
@@ -47,6 +51,7 @@ class Shards:
         self._known: dict[int, ShardState] = {}
         self._sending: dict[int, asyncio.Task[None]] = {}
         self._me: str | None = None
+        self._say_open: SayOpen = _nothing_open
         # The shard of a payer; kept, because a digest takes longer than all else that is noted.
         self.of: Callable[[str], int] = lru_cache(_PAYERS_KEPT)(partial(shard_of, shards=shards))
 
@@ -92,6 +97,14 @@ class Shards:
         """Be waited for after a loss: this process settles, and remembers what it settled."""
         self._me = gateway_id
         await self._ledger.alive_gateways(gateway_id)
+
+    def say_open(self, say: SayOpen) -> None:
+        """After a loss this is done too before anybody may reserve."""
+        self._say_open = say
+
+    def has_lost(self, payer: str, epoch: int) -> bool:
+        """Whether the payer's shard has begun a newer epoch since a hold was made in this one."""
+        return self._known.get(self.of(payer), _UNKNOWN).epoch > epoch
 
     async def watch_forever(self) -> None:
         """Say that this gateway is alive, and notice epochs that others raised, until cancelled."""
@@ -176,7 +189,8 @@ class Shards:
             del self._sending[shard]
 
     async def _send_again(self, shard: int, epoch: int) -> None:
-        """Send what the ledger has not booked, until all of it is confirmed; then say so."""
+        """Send what the ledger has not booked, and then what is open, until all of it is confirmed;
+        then say so."""
         pause_s = _FIRST_PAUSE_S
         while True:
             try:
@@ -188,13 +202,19 @@ class Shards:
                         raise StoreUnavailable(f"shard {shard} is not open")
                     batch = lost[first : first + _SENT_AT_ONCE]
                     await asyncio.gather(*(self._settle(shard, each) for each in batch))
+                held = await self._say_open(self._store, shard, epoch)
                 if self._me is not None:
                     await self._store.caught_up(shard, epoch, self._me)
-                if lost:
-                    _log.warning("shard %d: %d settlements were sent again", shard, len(lost))
+                if lost or held:
+                    _log.warning(
+                        "shard %d: %d settlements were sent again, %d open holds are held again",
+                        shard,
+                        len(lost),
+                        held,
+                    )
                 return
             except (StoreUnavailable, LedgerUnavailable) as error:
-                _log.warning("shard %d: settlements wait to be sent again: %s", shard, error)
+                _log.warning("shard %d: what it has lost waits to be sent: %s", shard, error)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
@@ -210,6 +230,10 @@ class Shards:
             place = ShardState(reply.epoch, reply.stream_id)
             self._recent.keep(settlement, shard, place)
             self.noted(shard, place)
+
+
+async def _nothing_open(store: QuotaStore, shard: int, epoch: int) -> int:
+    return 0
 
 
 def _order(state: ShardState) -> tuple[int, tuple[int, int]]:

@@ -136,7 +136,7 @@ class FlowRig:
         self.settlements = Settlements(
             self.store, self.shards, self.recent, terms.plan.thresholds_percent, self.metrics
         )
-        self.open_holds = OpenHolds(self.store, terms, self.clock)
+        self.open_holds = OpenHolds(self.store, self.shards, self.settlements, terms, self.clock)
         self.accounts = Accounts(self.directory, self.store, self.hydrator, terms.plan, self.clock)
         self.upstream = ScriptedUpstream()
         self.tokenizer = CharTokenizer()

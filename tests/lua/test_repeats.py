@@ -63,6 +63,11 @@ def ending(kind: str, charge: int = 250) -> Step:
     return lambda lua: lua.settle(kind=kind, charge=charge, now=EXPIRED_MS, **END)
 
 
+def ended_orphan(lua: Lua) -> None:
+    orphaned(lua)
+    ending("settle")(lua)
+
+
 def another(kind: str) -> Step:
     return ending(kind, 999)
 
@@ -110,7 +115,7 @@ CASES: dict[str, tuple[Step, Step, Step]] = {
         lambda lua: lua.reassert(hold=999, progress=9, tier_starts=STARTS_MS),
     ),
     "reassert of an ended hold": (
-        lambda lua: (orphaned(lua), ending("settle")(lua)),
+        ended_orphan,
         lambda lua: lua.reassert(),
         lambda lua: lua.reassert(hold=999),
     ),
