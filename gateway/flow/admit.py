@@ -35,13 +35,12 @@ from gateway.flow.terms import Terms
 from gateway.ports.clock import Clock
 from gateway.ports.directory import Directory
 from gateway.ports.ledger import LedgerUnavailable
-from gateway.ports.quota_store import QuotaStore, StoreUnavailable
+from gateway.ports.quota_store import QuotaStore, StoreNotAsked, StoreUnavailable
 from gateway.ports.tasks import spawn
 
 # A call mends at most a closed shard, a missing account, an old revision and an old period, each
-# once or twice when others mend at the same time; and it waits for a quiet time, some seconds.
+# once or twice when others mend at the same time; and it waits for a quiet time.
 _ASKS_MAX = 24
-_LOOK_AGAIN_MS = 250
 
 
 class Call(msgspec.Struct, frozen=True, gc=False):
@@ -131,8 +130,9 @@ class Admission:
         try:
             return await self._reserve(call, entitled, period, asked, least)
         except StoreUnavailable as error:
-            # Whether anything is held is unknown, so it is released under its rid, seen or not.
-            await self._stores.settlements.release(asked)
+            if not isinstance(error, StoreNotAsked):
+                # Whether anything is held is unknown: it is released under its rid, seen or not.
+                await self._stores.settlements.release(asked)
             raise backend_unavailable("its counters") from error
         except LedgerUnavailable as error:
             raise backend_unavailable("its ledger") from error
@@ -188,9 +188,8 @@ class Admission:
             elif reply.code <= ReserveCode.MONTH:
                 raise quota_refusal(reply, asked, least, self._terms).of_tier(tier.name)
             elif reply.code is ReserveCode.NOT_READY:
-                await self._stores.shards.open(self._stores.shards.of(identity.payer))
-                # After a loss others bring theirs first, usually much sooner than they may take.
-                await asyncio.sleep(min(reply.wait_ms, _LOOK_AGAIN_MS) / 1000)
+                shards = self._stores.shards
+                await shards.ready(shards.of(identity.payer), reply.wait_ms)
             elif reply.code is ReserveCode.HYDRATE:
                 member = asked.caller.member
                 period = identity.calendar.period_at(reply.now_ms)  # it begins where this says

@@ -11,20 +11,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import lru_cache, partial
+from typing import Any, TypeVar
 
 from gateway.core.event import stream_position
 from gateway.core.identity import shard_of
 from gateway.core.quota.settle import SettleCode, Settlement
 from gateway.flow.recent import RecentSettlements
 from gateway.ports.ledger import GATEWAY_ALIVE_S, Cursor, Ledger, LedgerUnavailable
-from gateway.ports.quota_store import QuotaStore, ShardState, StoreRejected, StoreUnavailable
+from gateway.ports.quota_store import (
+    QuotaStore,
+    ShardState,
+    StoreNotReady,
+    StoreRejected,
+    StoreUnavailable,
+)
 from gateway.ports.tasks import spawn
 
 # At most: it ends when the last gateway has sent; one that died a moment ago is waited for in vain.
 QUIET_MS = 15_000
 _LOOK_EVERY_S = 0.5
+_PATIENCE_MS, _LOOK_AGAIN_S = 5_000, 0.05  # of a caller, and of the one who looks for all
 _SAY_EVERY_S = GATEWAY_ALIVE_S / 3
 _SENT_AT_ONCE = 32
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
@@ -32,6 +40,7 @@ _PAYERS_KEPT = 8192
 _UNKNOWN = ShardState(0, "0-0")
 _log = logging.getLogger("gateway.shards")
 
+T = TypeVar("T")
 SayOpen = Callable[[QuotaStore, int, int], Awaitable[int]]
 """Holds in a shard's new epoch what is open of older ones: how many. The store is one that needs
 nobody's acceptance."""
@@ -50,6 +59,8 @@ class Shards:
         self._recent = recent
         self._known: dict[int, ShardState] = {}
         self._sending: dict[int, asyncio.Task[None]] = {}
+        self._opening: dict[int, asyncio.Task[int]] = {}
+        self._waiting: dict[int, asyncio.Task[None]] = {}
         self._me: str | None = None
         self._say_open: SayOpen = _nothing_open
         # The shard of a payer; kept, because a digest takes longer than all else that is noted.
@@ -70,9 +81,46 @@ class Shards:
             await self._compare(shard, cursors.get(shard))
 
     async def open(self, shard: int) -> int:
-        """Open a shard that Redis does not know; the epoch in force."""
+        """Open a shard that Redis does not know; the epoch in force. Callers at the same time share
+        one attempt."""
+        return await self._shared(self._opening, shard, self._open)
+
+    async def ready(self, shard: int, wait_ms: int) -> None:
+        """Returns when it is worth reserving again after a refusal that told this wait: the shard
+        is open, and the gateways awaited have sent what they know, or the wait is over.
+
+        StoreNotReady: they have not, in the time that a caller waits.
+        """
+
+        async def wait(shard: int) -> None:
+            until_s = asyncio.get_running_loop().time() + min(wait_ms, _PATIENCE_MS) / 1000
+            await self.open(shard)
+            while asyncio.get_running_loop().time() < until_s:
+                if not (await self._store.shard_state(shard)).is_quiet:
+                    return
+                await asyncio.sleep(_LOOK_AGAIN_S)
+            if wait_ms > _PATIENCE_MS:
+                raise StoreNotReady(f"shard {shard} waits for what other gateways know of it")
+
+        await self._shared(self._waiting, shard, wait)
+
+    async def _open(self, shard: int) -> int:
         cursors = {} if shard in self._known else await self._ledger.cursors()
         return await self._compare(shard, cursors.get(shard))
+
+    async def _shared(
+        self,
+        flights: dict[int, asyncio.Task[T]],
+        shard: int,
+        fly: Callable[[int], Coroutine[Any, Any, T]],
+    ) -> T:
+        """One flight a shard: an emptied Redis has everybody ask for the same."""
+        flight = flights.get(shard)
+        if flight is None:
+            flight = spawn(fly(shard), f"open shard {shard}", awaited=True)
+            flights[shard] = flight
+            flight.add_done_callback(lambda _: flights.pop(shard, None))
+        return await asyncio.shield(flight)
 
     def noted(self, shard: int, place: ShardState) -> None:
         """Redis has confirmed this event: a server that knows less has gone back in time."""

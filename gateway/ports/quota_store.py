@@ -30,6 +30,14 @@ class StoreUnavailable(Exception):
     """Redis did not answer, or not in time. Whether the call took effect is unknown."""
 
 
+class StoreNotAsked(StoreUnavailable):
+    """Redis is known not to answer, so it was not asked: nothing of this call happened, or will."""
+
+
+class StoreNotReady(StoreUnavailable):
+    """Redis answers, but the counters that are asked for did not come into force in time."""
+
+
 class StoreRejected(Exception):
     """Redis ran nothing because the call itself is wrong: a fault of this program, not of Redis."""
 
@@ -37,12 +45,14 @@ class StoreRejected(Exception):
 class ShardState(msgspec.Struct, frozen=True, gc=False):
     """A shard as Redis has it: its epoch (0: not open) and the id of its newest event.
 
-    `is_readable` is False where an older release wrote accounts and holds in another form.
+    `is_readable` is False where an older release wrote accounts and holds in another form. While it
+    `is_quiet`, gateways are awaited after a loss, and nothing is reserved until the wait is over.
     """
 
     epoch: int
     stream_id: str
     is_readable: bool = True
+    is_quiet: bool = False
 
 
 class QuotaStore(Protocol):

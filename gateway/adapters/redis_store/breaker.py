@@ -15,7 +15,7 @@ from typing import Any
 
 from gateway.adapters.redis_store.calls import Args, Calls, Keys, NoReply, Read, T
 from gateway.adapters.redis_store.scripts import Script
-from gateway.ports.quota_store import StoreRejected, StoreUnavailable
+from gateway.ports.quota_store import StoreNotAsked, StoreRejected, StoreUnavailable
 from gateway.ports.tasks import spawn
 
 IN_A_ROW = 3
@@ -146,5 +146,5 @@ class Breaker:
         return True
 
 
-def _refusal() -> StoreUnavailable:
-    return StoreUnavailable("Redis does not answer; trying again")
+def _refusal() -> StoreNotAsked:
+    return StoreNotAsked("Redis does not answer; trying again")

@@ -23,7 +23,7 @@ from gateway.adapters.redis_store.deadline import Deadline
 from gateway.adapters.redis_store.line import CALLS_MAX, Call, Line
 from gateway.adapters.redis_store.packing import head_of, pack, packed
 from gateway.adapters.redis_store.scripts import Script
-from gateway.ports.quota_store import StoreUnavailable
+from gateway.ports.quota_store import StoreNotAsked
 from gateway.ports.tasks import spawn
 
 
@@ -105,7 +105,7 @@ class FastCalls:
         if self._is_closed:
             raise Closed
         if self._waiting >= CALLS_MAX:
-            raise StoreUnavailable("too many calls are waiting for Redis")
+            raise StoreNotAsked("too many calls are waiting for Redis")
         call.until_s = call.began_s + self._deadline_s
         left_s = call.until_s - monotonic()
         self._waiting += 1

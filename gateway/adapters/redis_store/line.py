@@ -28,7 +28,7 @@ from gateway.adapters.redis_store.calls import (
 )
 from gateway.adapters.redis_store.packing import packed
 from gateway.adapters.redis_store.scripts import Script
-from gateway.ports.quota_store import StoreUnavailable
+from gateway.ports.quota_store import StoreNotAsked, StoreUnavailable
 
 # A server that reads nothing must not fill this process's memory: calls beyond these fail at once.
 # At 2,000 requests a second, some 600 calls are under way when Redis is silent for 150 ms.
@@ -93,12 +93,12 @@ class Line(asyncio.Protocol):
 
     def ask(self, call: Call) -> bool:
         """Send with the other calls of this turn of the loop; True when no other is under way.
-        StoreUnavailable when too much waits already."""
+        StoreNotAsked when too much waits already."""
         out = self._out
         under_way = len(self._pending) + len(out)
         size = self._bytes + len(call.request)
         if size > BYTES_MAX or under_way >= CALLS_MAX:
-            raise StoreUnavailable("too many calls are waiting for Redis")
+            raise StoreNotAsked("too many calls are waiting for Redis")
         self._bytes = size
         if not out:
             self._loop.call_soon(self.flush)

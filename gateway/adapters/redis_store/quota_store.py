@@ -233,13 +233,13 @@ class RedisQuotaStore:
 
     async def shard_state(self, shard: int) -> ShardState:
         keys = shard_keys(shard)
-        epoch, schema = await self._calls.command("HMGET", keys.meta, "e", "v")
-        readable = schema is None or int(schema) >= SCHEMA_VERSION
+        epoch, schema, awaited = await self._calls.command("HMGET", keys.meta, "e", "v", "w")
+        how = (schema is None or int(schema) >= SCHEMA_VERSION, awaited is not None)
         if not await self._calls.command("EXISTS", keys.outbox):
-            return ShardState(int(epoch or 0), "0-0", readable)
+            return ShardState(int(epoch or 0), "0-0", *how)
         info = await self._calls.command("XINFO", "STREAM", keys.outbox)
         fields = info if isinstance(info, dict) else dict(zip(info[::2], info[1::2], strict=True))
-        return ShardState(int(epoch or 0), fields[b"last-generated-id"].decode(), readable)
+        return ShardState(int(epoch or 0), fields[b"last-generated-id"].decode(), *how)
 
     async def open_shard(
         self, shard: int, epoch: int, cursor: str, quiet_ms: int, awaited: Sequence[str]
