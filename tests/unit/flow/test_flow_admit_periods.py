@@ -117,7 +117,7 @@ async def quieten(rig: FlowRig, quiet_ms: int = 60_000) -> None:
 
 
 async def test_a_quiet_shard_is_waited_for_until_nobody_is_awaited_any_more(rig: FlowRig) -> None:
-    key = await rig.user()
+    key = await rig.user(tier="lite")
     await admitted(rig, key)
     await quieten(rig)
     asked, looked = reserves(rig), rig.store.asked.count("shard_state")
