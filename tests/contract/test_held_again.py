@@ -83,14 +83,18 @@ async def _emptied(store: QuotaStore, client: Any) -> Emptied:
 
 
 @pytest.fixture(params=["real", "fake"])
-async def emptied(request: pytest.FixtureRequest) -> AsyncIterator[Emptied]:
-    if request.param == "fake":
+def real_url(request: pytest.FixtureRequest) -> str | None:
+    return str(request.getfixturevalue("redis_url")) if request.param == "real" else None
+
+
+@pytest.fixture
+async def emptied(real_url: str | None) -> AsyncIterator[Emptied]:
+    if real_url is None:
         async with fake_stores() as fake:
             yield await _emptied(fake.store, fake.client)
         return
-    url = str(request.getfixturevalue("redis_url"))
-    client = open_client(url)
-    async with open_store(url) as opened:
+    client = open_client(real_url)
+    async with open_store(real_url) as opened:
         yield await _emptied(opened.store, client)
     await client.aclose()
 
