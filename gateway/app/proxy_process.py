@@ -117,7 +117,9 @@ class Worker:
             metrics,
         )
         stores.breaker.when_back.append(self.settlements.pauses.end)
-        self.open_holds = OpenHolds(stores.store, terms, stores.clock, spill)
+        self.open_holds = OpenHolds(
+            stores.store, stores.shards, self.settlements, terms, stores.clock
+        )
         prompts = PromptCounter(tokenizer)
         self.admission = Admission(
             Stores(

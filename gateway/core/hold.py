@@ -11,6 +11,7 @@ import msgspec
 from gateway.core.event import HoldTail, Outcome, Quality, UsageEvent
 from gateway.core.identity import member_of
 from gateway.core.models import Weights
+from gateway.core.period import Calendar
 from gateway.core.pricing import Price, charged_tokens, cost_nano_gbp, line_of_call
 from gateway.core.usage import Usage
 
@@ -25,11 +26,12 @@ BYTES_A_TOKEN = 4
 
 
 class Caller(msgspec.Struct, frozen=True, gc=False):
-    """On whose behalf, and what the client said of itself."""
+    """On whose behalf, when the payer's periods begin, and what the client said of itself."""
 
     user_id: str
     payer: str
     tier: str
+    calendar: Calendar
     tag: str | None = None
     sdk_retry: int = 0
     client_id: str | None = None

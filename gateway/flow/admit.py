@@ -41,9 +41,8 @@ from gateway.ports.metrics import Decision
 from gateway.ports.quota_store import QuotaStore, StoreNotAsked, StoreNotReady, StoreUnavailable
 
 # A call mends at most a closed shard, a missing account, an old revision and an old period, each
-# once or twice when others mend at the same time; and it waits for a quiet time, some seconds.
+# once or twice when others mend at the same time; and it waits for a quiet time.
 _ASKS_MAX = 24
-_LOOK_AGAIN_MS = 250
 
 
 class Call(msgspec.Struct, frozen=True, gc=False):
@@ -168,6 +167,8 @@ class Admission:
             )
             self._rooms.reserved(identity.payer, reply, call.received_s)
             if reply.code > 0:
+                if self._stores.shards.has_lost(identity.payer, reply.epoch):
+                    continue  # made before a loss, and told after it: nothing holds it any more
                 return _admitted(asked, tier, reply)
             if reply.code <= ReserveCode.MONTH and asked.prompt_is_bound:
                 # A refusal is not stored, so the same rid may ask again, with what it really needs.
@@ -176,9 +177,8 @@ class Admission:
             elif reply.code <= ReserveCode.MONTH:
                 raise quota_refusal(reply, asked, least, self._terms).of_tier(tier.name)
             elif reply.code is ReserveCode.NOT_READY:
-                await self._stores.shards.open(self._stores.shards.of(identity.payer))
-                # After a loss others bring theirs first, usually much sooner than they may take.
-                await asyncio.sleep(min(reply.wait_ms, _LOOK_AGAIN_MS) / 1000)
+                shards = self._stores.shards
+                await shards.ready(shards.of(identity.payer), reply.wait_ms)
             elif reply.code is ReserveCode.HYDRATE:
                 member = asked.caller.member
                 period = identity.calendar.period_at(reply.now_ms)  # it begins where this says
@@ -248,6 +248,7 @@ def _caller(identity: Identity, call: Call) -> Caller:
         user_id=identity.user_id,
         payer=identity.payer,
         tier=identity.tier,
+        calendar=identity.calendar,
         tag=call.tag,
         sdk_retry=call.sdk_retry,
         client_id=call.client_id,

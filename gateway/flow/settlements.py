@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from typing import Any
 
@@ -60,7 +60,8 @@ class Settlements:
 
     `kept`: where the confirmed ones stay, and the others. `rooms`: what replies say that payers
     have left; admission notes its own there. `spending`: what calls took that nothing was held for.
-    `pauses`: those between attempts, to be ended when the store is back.
+    `pauses`: those between attempts, to be ended when the store is back. `ending` is called with
+    the rid of every hold before its end is sent.
     """
 
     def __init__(
@@ -73,11 +74,12 @@ class Settlements:
     ) -> None:
         self._store = store
         self._shards = shards
-        self._recent, self._spill = kept
+        self._recent, self.spill = kept
         self._thresholds_percent = thresholds_percent
         self._metrics = metrics
         self.rooms = Rooms()
         self.spending = Spending()
+        self.ending: Callable[[str], None] = lambda rid: None
         self.pauses = Pauses()
         self._turns = asyncio.Semaphore(_REPEATED_AT_ONCE)
         self._unconfirmed: set[asyncio.Future[Any]] = set()
@@ -105,15 +107,16 @@ class Settlements:
     async def release(self, hold: Hold) -> None:
         """End a hold that cost nothing, seen by the store or not. Never raises."""
         if hold.in_outage:  # there is none
+            self.ending(hold.rid)
             self.spending.ended(hold.rid, 0)
-            self._spill.done(hold.rid)
+            self.spill.done(hold.rid)
             return
         event = usage_event(hold, _RELEASED)
         await self._begin(settlement_of(hold, "release", event, self._thresholds_percent))
 
     def take_over(self) -> None:
         """Begin to send what processes that died had not sent, or had no reply to."""
-        left = self._spill.left()
+        left = self.spill.left()
         for _ in range(_LEFT_AT_ONCE):
             self._until_done(self._confirm_all(left), "settle what was left")
 
@@ -128,6 +131,7 @@ class Settlements:
             await asyncio.wait(list(self._unconfirmed))
 
     async def _begin(self, settlement: Settlement) -> None:
+        self.ending(settlement.rid)
         try:
             reply = await self._store.settle(settlement)
         except StoreUnavailable:
@@ -143,7 +147,7 @@ class Settlements:
         """No task where none is needed: nearly every settlement is confirmed at once."""
         self._unconfirmed.discard(reply)
         if reply.cancelled():
-            self._spill.keep(settlement)  # the loop is ending, and with it every task
+            self.spill.keep(settlement)  # the loop is ending, and with it every task
             return
         if reply.exception() is None:
             answer = reply.result()
@@ -155,7 +159,7 @@ class Settlements:
     def _repeat(
         self, settlement: Settlement, reply: asyncio.Future[SettleReply] | None = None
     ) -> None:
-        self._spill.keep(settlement)
+        self.spill.keep(settlement)
         self._until_done(self._confirm(settlement, reply), f"settle {settlement.rid}")
 
     def _until_done(self, work: Coroutine[Any, Any, None], name: str) -> None:
@@ -182,7 +186,7 @@ class Settlements:
             except StoreRejected as error:
                 _log.error("settlement %s was rejected: %s", settlement.rid, error)
                 self._metrics.hold_ended("rejected")
-                self._spill.done(settlement.rid)
+                self.spill.done(settlement.rid)
                 return
             except StoreNotAsked:
                 pass  # said once, where it is known
@@ -198,7 +202,7 @@ class Settlements:
             return await (await self._store.settle(settlement))
 
     def _confirmed(self, settlement: Settlement, reply: SettleReply) -> None:
-        self._spill.done(settlement.rid)
+        self.spill.done(settlement.rid)
         self._metrics.hold_ended(_KIND_NAMES[reply.code])
         self.rooms.settled(settlement.payer, reply)
         self.spending.booked(settlement.rid)

@@ -4,33 +4,46 @@ A shard without meta is new, or its server was emptied; a shard whose newest eve
 that was seen has gone back in time. In both cases the ledger grants a higher epoch, which makes
 every older account in Redis ask for hydration instead of counting as zero (promise I8). Then there
 is a quiet time in which every gateway that is alive first sends again what the ledger has not
-booked yet.
+booked yet, and says what it has open, so that nobody is admitted into the room of calls under way.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import lru_cache, partial
+from typing import Any, TypeVar
 
 from gateway.core.event import stream_position
 from gateway.core.identity import shard_of
 from gateway.core.quota.settle import SettleCode, Settlement
 from gateway.flow.recent import RecentSettlements
 from gateway.ports.ledger import GATEWAY_ALIVE_S, Cursor, Ledger, LedgerUnavailable
-from gateway.ports.quota_store import QuotaStore, ShardState, StoreRejected, StoreUnavailable
+from gateway.ports.quota_store import (
+    QuotaStore,
+    ShardState,
+    StoreNotReady,
+    StoreRejected,
+    StoreUnavailable,
+)
 from gateway.ports.tasks import spawn
 
 # At most: it ends when the last gateway has sent; one that died a moment ago is waited for in vain.
 QUIET_MS = 15_000
 _LOOK_EVERY_S = 0.5
+_PATIENCE_MS, _LOOK_AGAIN_S = 5_000, 0.05  # of a caller, and of the one who looks for all
 _SAY_EVERY_S = GATEWAY_ALIVE_S / 3
 _SENT_AT_ONCE = 32
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
 _PAYERS_KEPT = 8192
 _UNKNOWN = ShardState(0, "0-0")
 _log = logging.getLogger("gateway.shards")
+
+T = TypeVar("T")
+SayOpen = Callable[[QuotaStore, int, int], Awaitable[int]]
+"""Holds in a shard's new epoch what is open of older ones: how many. The store is one that needs
+nobody's acceptance."""
 
 
 class Shards:
@@ -46,7 +59,10 @@ class Shards:
         self._recent = recent
         self._known: dict[int, ShardState] = {}
         self._sending: dict[int, asyncio.Task[None]] = {}
+        self._opening: dict[int, asyncio.Task[int]] = {}
+        self._waiting: dict[int, asyncio.Task[None]] = {}
         self._me: str | None = None
+        self._say_open: SayOpen = _nothing_open
         # The shard of a payer; kept, because a digest takes longer than all else that is noted.
         self.of: Callable[[str], int] = lru_cache(_PAYERS_KEPT)(partial(shard_of, shards=shards))
 
@@ -65,9 +81,46 @@ class Shards:
             await self._compare(shard, cursors.get(shard))
 
     async def open(self, shard: int) -> int:
-        """Open a shard that Redis does not know; the epoch in force."""
+        """Open a shard that Redis does not know; the epoch in force. Callers at the same time share
+        one attempt."""
+        return await self._shared(self._opening, shard, self._open)
+
+    async def ready(self, shard: int, wait_ms: int) -> None:
+        """Returns when it is worth reserving again after a refusal that told this wait: the shard
+        is open, and the gateways awaited have sent what they know, or the wait is over.
+
+        StoreNotReady: they have not, in the time that a caller waits.
+        """
+
+        async def wait(shard: int) -> None:
+            until_s = asyncio.get_running_loop().time() + min(wait_ms, _PATIENCE_MS) / 1000
+            await self.open(shard)
+            while asyncio.get_running_loop().time() < until_s:
+                if not (await self._store.shard_state(shard)).is_quiet:
+                    return
+                await asyncio.sleep(_LOOK_AGAIN_S)
+            if wait_ms > _PATIENCE_MS:
+                raise StoreNotReady(f"shard {shard} waits for what other gateways know of it")
+
+        await self._shared(self._waiting, shard, wait)
+
+    async def _open(self, shard: int) -> int:
         cursors = {} if shard in self._known else await self._ledger.cursors()
         return await self._compare(shard, cursors.get(shard))
+
+    async def _shared(
+        self,
+        flights: dict[int, asyncio.Task[T]],
+        shard: int,
+        fly: Callable[[int], Coroutine[Any, Any, T]],
+    ) -> T:
+        """One flight a shard: an emptied Redis has everybody ask for the same."""
+        flight = flights.get(shard)
+        if flight is None:
+            flight = spawn(fly(shard), f"open shard {shard}", awaited=True)
+            flights[shard] = flight
+            flight.add_done_callback(lambda _: flights.pop(shard, None))
+        return await asyncio.shield(flight)
 
     def noted(self, shard: int, place: ShardState) -> None:
         """Redis has confirmed this event: a server that knows less has gone back in time."""
@@ -92,6 +145,14 @@ class Shards:
         """Be waited for after a loss: this process settles, and remembers what it settled."""
         self._me = gateway_id
         await self._ledger.alive_gateways(gateway_id)
+
+    def say_open(self, say: SayOpen) -> None:
+        """After a loss this is done too before anybody may reserve."""
+        self._say_open = say
+
+    def has_lost(self, payer: str, epoch: int) -> bool:
+        """Whether the payer's shard has begun a newer epoch since a hold was made in this one."""
+        return self._known.get(self.of(payer), _UNKNOWN).epoch > epoch
 
     async def watch_forever(self) -> None:
         """Say that this gateway is alive, and notice epochs that others raised, until cancelled."""
@@ -176,7 +237,8 @@ class Shards:
             del self._sending[shard]
 
     async def _send_again(self, shard: int, epoch: int) -> None:
-        """Send what the ledger has not booked, until all of it is confirmed; then say so."""
+        """Send what the ledger has not booked, and then what is open, until all of it is confirmed;
+        then say so."""
         pause_s = _FIRST_PAUSE_S
         while True:
             try:
@@ -188,13 +250,19 @@ class Shards:
                         raise StoreUnavailable(f"shard {shard} is not open")
                     batch = lost[first : first + _SENT_AT_ONCE]
                     await asyncio.gather(*(self._settle(shard, each) for each in batch))
+                held = await self._say_open(self._store, shard, epoch)
                 if self._me is not None:
                     await self._store.caught_up(shard, epoch, self._me)
-                if lost:
-                    _log.warning("shard %d: %d settlements were sent again", shard, len(lost))
+                if lost or held:
+                    _log.warning(
+                        "shard %d: %d settlements were sent again, %d open holds are held again",
+                        shard,
+                        len(lost),
+                        held,
+                    )
                 return
             except (StoreUnavailable, LedgerUnavailable) as error:
-                _log.warning("shard %d: settlements wait to be sent again: %s", shard, error)
+                _log.warning("shard %d: what it has lost waits to be sent: %s", shard, error)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
@@ -210,6 +278,10 @@ class Shards:
             place = ShardState(reply.epoch, reply.stream_id)
             self._recent.keep(settlement, shard, place)
             self.noted(shard, place)
+
+
+async def _nothing_open(store: QuotaStore, shard: int, epoch: int) -> int:
+    return 0
 
 
 def _order(state: ShardState) -> tuple[int, tuple[int, int]]:

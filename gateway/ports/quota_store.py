@@ -21,6 +21,7 @@ from gateway.core.quota.entitle import (
     LedgerSums,
     Snapshot,
 )
+from gateway.core.quota.reassert import OpenCall, ReassertReply
 from gateway.core.quota.reserve import ReserveAsk, ReserveReply
 from gateway.core.quota.settle import Correction, LapsedHold, Settlement, SettleReply
 
@@ -44,12 +45,14 @@ class StoreRejected(Exception):
 class ShardState(msgspec.Struct, frozen=True, gc=False):
     """A shard as Redis has it: its epoch (0: not open) and the id of its newest event.
 
-    `is_readable` is False where an older release wrote accounts and holds in another form.
+    `is_readable` is False where an older release wrote accounts and holds in another form. While it
+    `is_quiet`, gateways are awaited after a loss, and nothing is reserved until the wait is over.
     """
 
     epoch: int
     stream_id: str
     is_readable: bool = True
+    is_quiet: bool = False
 
 
 class QuotaStore(Protocol):
@@ -59,6 +62,10 @@ class QuotaStore(Protocol):
 
     async def extend(self, payer: str, rid: str, progress_tokens: int, lease_ms: int) -> bool:
         """Lengthen a hold's lease; False when the hold has ended."""
+        ...
+
+    async def reassert(self, told: OpenCall) -> ReassertReply:
+        """Hold in the shard's epoch what this process still has open of an older one."""
         ...
 
     async def settle(self, settlement: Settlement) -> asyncio.Future[SettleReply]:

@@ -145,7 +145,7 @@ class FlowRig:
             terms.plan.thresholds_percent,
             self.metrics,
         )
-        self.open_holds = OpenHolds(self.store, terms, self.clock, self.spill)
+        self.open_holds = OpenHolds(self.store, self.shards, self.settlements, terms, self.clock)
         self.accounts = Accounts(self.directory, self.store, self.hydrator, terms.plan, self.clock)
         self.upstream = ScriptedUpstream()
         self.tokenizer = CharTokenizer()

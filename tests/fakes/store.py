@@ -32,6 +32,7 @@ from gateway.core.quota.entitle import (
     LedgerSums,
     Snapshot,
 )
+from gateway.core.quota.reassert import OpenCall, ReassertReply
 from gateway.core.quota.reserve import ReserveAsk, ReserveReply
 from gateway.core.quota.settle import Correction, LapsedHold, Settlement, SettleReply
 from gateway.ports.quota_store import ShardState, StoreNotAsked, StoreUnavailable
@@ -185,6 +186,9 @@ class TroubledStore:
             self.asked.append("reserve")
             return self.canned.popleft()
         return await self._pass("reserve", self._store.reserve(ask))
+
+    async def reassert(self, told: OpenCall) -> ReassertReply:
+        return await self._pass("reassert", self._store.reassert(told))
 
     async def extend(self, payer: str, rid: str, progress_tokens: int, lease_ms: int) -> bool:
         call = self._store.extend(payer, rid, progress_tokens, lease_ms)

@@ -297,3 +297,45 @@ async def test_a_redis_that_went_back_in_time_is_noticed_and_brought_forward_aga
         epochs = set((await first.stores.store.epochs()).values())
         assert epochs <= {1, 2}  # raised once where something was lost
         assert 2 in epochs
+
+
+async def test_nobody_is_admitted_into_the_room_of_calls_under_way_when_redis_is_emptied(
+    make_gateway: MakeGateway, redis_url: str, postgres_url: str
+) -> None:
+    """Three calls of each user fill what is left, one on each gateway; they end after the loss."""
+    settings = settings_on(make_gateway, redis_url, postgres_url)
+    async with gateways(settings) as made:
+        first = made[0]
+        keys, held = await people(settings, first.stores, 0), Counter[int]()
+        under_way: list[tuple[Gateway, Admitted]] = []
+        accounts = first.stores.accounts(settings)
+        async with draining(settings, first.stores):
+            for user, key in enumerate(keys):
+                for gateway in made:
+                    admitted = await gateway.admit(key)
+                    gateway.worker.open_holds.add(admitted.hold)
+                    under_way.append((gateway, admitted))
+                    held[user] += admitted.hold.hold_tokens
+                # Too little is left for another call, until these have ended.
+                await accounts.set_used(f"u{user}", ALLOWANCE - held[user] - 5, "set up", "tests")
+            async with redis.asyncio.Redis.from_url(redis_url) as client:
+                await client.flushall()
+            outcomes: Counter[str] = Counter()
+
+            async def ask(gateway: Gateway, user: int) -> None:
+                outcomes[await gateway.outcome(keys[user])] += 1
+                seen = await gateway.stores.store.snapshot(f"u{user}")
+                assert seen is not None
+                assert (seen.held_tokens, seen.open_holds) == (held[user], 3)
+                assert seen.used_tokens + seen.held_tokens == ALLOWANCE - 5
+
+            await each(ask, made, 3 * USERS)
+            assert outcomes == {Case.QUOTA_IN_FLIGHT.value.code: 3 * USERS}
+            await asyncio.gather(*(gateway.settle(admitted) for gateway, admitted in under_way))
+            for gateway in made:
+                await gateway.worker.settlements.confirmed()
+            verdict = await verify(first.stores, None, 30)
+        assert verdict.agrees
+        assert verdict.open_holds == 0
+        assert [line.ledger_tokens for line in verdict.lines] == [3 * CHARGE] * USERS
+        assert len(await first.stores.reports.charges(None, 1000)) == 3 * USERS

@@ -37,11 +37,13 @@ class Amounts:
 
 @dataclass(frozen=True)
 class Known:
-    """A call as its gateway knows it: what it asked for, and where it was held."""
+    """A call as its gateway knows it: what it asked for, and where it was held. `held_epoch` is
+    the newest one in which it was held, or said to be open."""
 
     ask: ReserveAsk
     epoch: int
     period_ms: int
+    held_epoch: int = 0
 
     @property
     def call(self) -> Call:
@@ -97,6 +99,8 @@ _may(22, "ends", pick=picks, charge=charges, kind=st.sampled_from(KINDS),
 _may(3, "ends_unheld", pick=picks, charge=charges, times=st.sampled_from([1, 2]))
 _may(4, "lapses", pick=picks, charge=charges)
 _may(3, "extends", pick=picks, progress=charges, lease_ms=st.sampled_from([1, LEASE_MS]))
+_may(4, "asserts_again", pick=picks, progress=charges,
+     wrong=st.sampled_from([*RIGHT, "older", "newer"]))
 _may(4, "time_passes", ms=st.sampled_from([1, 700, 20_000, 61_000, DAY_MS, -1, -4_000]))
 _may(2, "a_month_ends", early_ms=st.sampled_from([0, 0, 1, 1_000]),
      months=st.sampled_from([0, 0, 0, 1]))
@@ -113,7 +117,8 @@ _may(2, "takes_back_again", pick=picks)
 _may(4, "is_lost",
      how=st.sampled_from([*["epoch"] * 4, "all", "all drained", "unopened"]),
      awaited=st.sampled_from([[], [], [], [], ["g1"], ["g1", "g2"]]),
-     brings=st.sampled_from(["at once", "overtaken", "after a repetition", ""]))
+     brings=st.sampled_from(
+         ["at once", "overtaken", "after a repetition", "with what is open", ""]))
 _may(3, "has_caught_up", gateway_id=st.sampled_from(["g1", "g2", "g3"]),
      behind=st.sampled_from([0, 0, 1]))
 _may(1, "opens_too_late", behind=st.integers(0, 2))

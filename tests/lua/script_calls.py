@@ -109,6 +109,10 @@ ARGUMENTS: Mapping[str, Mapping[str, Value]] = {
         "charge": 120, "cost": 3_000, "grace": GRACE_MS, "limit": 100_000, "ends": 0,
         "tier_starts": "", "thresholds": "", "event": "", "now": NOW_MS,
     },
+    "reassert": {
+        "rid": RID, "lease_member": "", "epoch": 1, "period": STARTS_MS, "output": 50, "hold": 150,
+        "cost": 0, "progress": 0, "lease": LEASE_MS, "tier_starts": "", "tail": TAIL, "now": NOW_MS,
+    },
     "keep": {"rid": RID, "mark": "", "instead": "", "lives": 9_000},
     "correct": {
         "rid": "back", "lease_member": "", "epoch": 1, "stream_id": "0-0", "period": STARTS_MS,
@@ -136,6 +140,7 @@ ARGUMENTS: Mapping[str, Mapping[str, Value]] = {
 _JOINED = {
     "reserve": (("rev", "limit"), ("member_limit", "tokens")),
     "settle": (("epoch", "ends"),),
+    "reassert": (("epoch", "lease"),),
 }
 
 
@@ -180,6 +185,7 @@ class Lua:
                 *(meta, account, holds, shard.leases, shard.outbox, shard.endings, packs),
                 *(self.tier, *by),
             ),
+            "reassert": (meta, account, holds, shard.leases, self.tier, *by),
             "correct": (meta, account, holds, shard.endings, packs, self.tier, *by),
             "extend": (holds, shard.leases),
             "hydrate": (meta, account, packs, shard.outbox, holds),
@@ -220,6 +226,11 @@ class Lua:
 
     def reserve(self, rid: Value = RID, **changes: Value) -> Reserved:
         return Reserved(*self.run("reserve", rid=rid, **changes))
+
+    def reassert(self, rid: Value = RID, **changes: Value) -> int:
+        code, echo, now = self.run("reassert", rid=rid, **changes)
+        assert (echo, now) == (str(rid), int(changes.get("now", NOW_MS)))
+        return int(code)
 
     def settle(self, rid: Value = RID, **changes: Value) -> Settled:
         args = {**ARGUMENTS["settle"], **changes}

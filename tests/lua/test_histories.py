@@ -34,6 +34,7 @@ from gateway.core.quota.limits import TierShare
 from gateway.core.quota.model import QuotaModel
 from gateway.core.quota.packs import left_in
 from gateway.core.quota.projection import Quiet
+from gateway.core.quota.reassert import OpenCall, ReassertCode
 from gateway.core.quota.reserve import Limits, ReserveAsk, ReserveCode
 from gateway.core.quota.settle import (
     SettleCode,
@@ -50,6 +51,7 @@ from tests.lua.history_ledger import (
     figures,
     spent_of_packs,
 )
+from tests.lua.history_limits import assert_every_limit_kept
 from tests.lua.history_server import HistoryServer, at_once
 from tests.lua.history_steps import (
     BEGIN_MS,
@@ -144,7 +146,7 @@ class Histories(RuleBasedStateMachine):
         assert reply == self.model.reserve(ask, self.now_ms)
         known = Known(ask, reply.epoch, self.oldest_period(ask))
         if reply.code is ReserveCode.HELD:
-            known = replace(known, period_ms=reply.period_start_ms)
+            known = replace(known, period_ms=reply.period_start_ms, held_epoch=reply.epoch)
             self.granted, self.open[known.call] = ask, known
             self.calendar_moved |= (reply.period_start_ms - BEGIN_MS) % MONTH_MS != 0
             self.calls = [other for other in self.calls if other.call != known.call]
@@ -260,6 +262,24 @@ class Histories(RuleBasedStateMachine):
             found = self.server.extend(call, reached, lease_ms)
             assert found == self.model.extend(call, reached, self.now_ms + lease_ms)
             assert found == (call in self.open)
+
+    def asserts_again(self, pick: int, progress: int, wrong: str) -> None:
+        if self.calls:
+            self.asserts(self.known(pick), progress, wrong)
+
+    def asserts(self, known: Known, progress: int = 0, wrong: str = "") -> None:
+        """A gateway says what it has open, whatever may have become of it."""
+        ask, epoch = known.ask, known.epoch + {"older": -1, "newer": 1}.get(wrong, 0)
+        output = ask.output_wanted
+        told = OpenCall(
+            ask.rid, ask.payer, TIER, max(0, epoch), known.period_ms, output,
+            ask.prompt_tokens + output * ask.choices, 3 * output, progress, LEASE_MS, ask.tail,
+            ask.member, ask.limits.tier_period_start_ms,
+        )  # fmt: skip
+        reply = at_once(self.server.store.reassert(told))
+        assert (reply.code, reply.now_ms) == (self.model.reassert(told, self.now_ms), self.now_ms)
+        if reply.code is ReassertCode.HELD:
+            self.open[known.call] = replace(known, held_epoch=self.shard.epoch)
 
     # --- time -----------------------------------------------------------------------------------
 
@@ -384,6 +404,7 @@ class Histories(RuleBasedStateMachine):
 
     def is_lost(self, how: str, awaited: list[str], brings: str) -> None:
         """The server went back in time, or has lost everything; mostly somebody sees it soon."""
+        lost = list(self.open.values())
         if how == "all drained":
             self.drains()
         if how != "epoch":
@@ -393,6 +414,11 @@ class Histories(RuleBasedStateMachine):
             self.opens(awaited)
         if brings == "after a repetition" and self.calls:
             self.calls_end(self.calls[-1], "settle", 5, "older")
+        if brings == "with what is open":
+            for known in lost:
+                for name in {(known.ask.payer, None), (known.ask.payer, known.ask.member)}:
+                    self.begins(name)
+                self.asserts(known)
         if brings:
             self.brings(NAMES, is_overtaken=brings == "overtaken")
 
@@ -401,10 +427,13 @@ class Histories(RuleBasedStateMachine):
         assert done == self.model.forget(*name, self.now_ms)
 
     def a_share_is_handed_out(self, share: int, months: int) -> None:
-        if not self.shard.epoch or self.shard.share(TIER, 0):
-            return  # within an epoch only the amount of a share changes
+        """The first in an epoch; what calls hold that were said to be open again stays counted."""
+        before = self.shard.share(TIER, 0)
+        if not self.shard.epoch or (before and before.share):
+            return
+        first = before or TierShare(self.shard.epoch, BEGIN_MS + months * MONTH_MS, share)
         for target in (self.server, self.model):
-            target.hand_out(TIER, TierShare(self.shard.epoch, BEGIN_MS + months * MONTH_MS, share))
+            target.hand_out(TIER, replace(first, share=share))
 
     def looks(self, name: Name) -> None:
         assert at_once(self.server.store.snapshot(*name)) == self.model.snapshot(*name)
@@ -425,7 +454,7 @@ class Histories(RuleBasedStateMachine):
                 self.what_is_held_is_the_sum_of_holds(seen, name)
                 self.figures_are_sums_of_events(seen, name, rows)
         if self.granted:
-            self.a_grant_keeps_every_limit(seen, self.granted)
+            assert_every_limit_kept(seen, self.granted, self.now_ms)
             self.granted = None
 
     def what_is_held_is_the_sum_of_holds(self, seen: Shard, name: Name) -> None:
@@ -435,7 +464,7 @@ class Histories(RuleBasedStateMachine):
             kept
             for call, kept in seen.kept.items()
             if isinstance(kept, OpenHold) and not kept.is_orphan and call[0] == payer
-            and self.open[call].epoch == seen.epoch
+            and self.open[call].held_epoch == seen.epoch
             and member in (None, self.open[call].ask.member)
         ]  # fmt: skip
         held = (account.held, account.held_nano_gbp, account.open_holds)
@@ -456,25 +485,6 @@ class Histories(RuleBasedStateMachine):
             if (name[0], pack_id) not in self.taken_from:
                 granted = self.ledger.grants[name[0]][pack_id].tokens
                 assert pack.tokens + spent.get(pack_id, 0) == granted
-
-    def a_grant_keeps_every_limit(self, seen: Shard, ask: ReserveAsk) -> None:
-        limits, payer = ask.limits, seen.accounts[(ask.payer, None)]
-        caller = seen.accounts[(ask.payer, ask.member)]
-        packs = sum(each.tokens for each in payer.packs.values() if each.ends_ms > self.now_ms)
-        assert payer.held <= max(0, limits.tokens - payer.used) + packs
-        if ask.member and limits.member_tokens is not None:
-            assert caller.used + caller.held <= limits.member_tokens
-        if limits.nano_gbp is not None:
-            assert payer.spent_nano_gbp + payer.held_nano_gbp <= limits.nano_gbp
-        if limits.concurrent is not None:
-            assert caller.open_holds <= limits.concurrent
-        if limits.requests_a_minute is not None:
-            assert caller.requests.level <= limits.requests_a_minute * 60_000
-        if limits.tokens_a_minute is not None:
-            assert caller.tokens.level <= limits.tokens_a_minute * 60_000
-        share = seen.tiers.get(TIER)
-        if limits.tier_period_start_ms is not None and share and share.epoch == seen.epoch:
-            assert share.settled + share.held <= share.share
 
 
 @pytest.mark.timeout(0)

@@ -56,10 +56,16 @@ def orphaned(lua: Lua) -> None:
     held(lua)
     lua.open(epoch=2)
     lua.bring(packs=PACKS)
+    lua.of("ann").bring()
 
 
 def ending(kind: str, charge: int = 250) -> Step:
     return lambda lua: lua.settle(kind=kind, charge=charge, now=EXPIRED_MS, **END)
+
+
+def ended_orphan(lua: Lua) -> None:
+    orphaned(lua)
+    ending("settle")(lua)
 
 
 def another(kind: str) -> Step:
@@ -103,6 +109,16 @@ CASES: dict[str, tuple[Step, Step, Step]] = {
     "release of an orphan": (orphaned, ending("release"), another("release")),
     "expire": (held, ending("expire"), another("expire")),
     "expire of an orphan": (orphaned, ending("expire"), another("expire")),
+    "reassert": (
+        orphaned,
+        lambda lua: lua.reassert(tier_starts=STARTS_MS),
+        lambda lua: lua.reassert(hold=999, progress=9, tier_starts=STARTS_MS),
+    ),
+    "reassert of an ended hold": (
+        ended_orphan,
+        lambda lua: lua.reassert(),
+        lambda lua: lua.reassert(hold=999),
+    ),
     "correct": (doubled, taken_back, taken_back),
     "entitle": (
         held,

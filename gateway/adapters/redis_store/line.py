@@ -93,7 +93,7 @@ class Line(asyncio.Protocol):
 
     def ask(self, call: Call) -> bool:
         """Send with the other calls of this turn of the loop; True when no other is under way.
-        StoreUnavailable when too much waits already."""
+        StoreNotAsked when too much waits already."""
         out = self._out
         under_way = len(self._pending) + len(out)
         size = self._bytes + len(call.request)

@@ -45,6 +45,7 @@ from gateway.core.quota.entitle import (
     LedgerSums,
     Snapshot,
 )
+from gateway.core.quota.reassert import OpenCall, ReassertCode, ReassertReply
 from gateway.core.quota.reserve import ReserveAsk, ReserveCode, ReserveReply
 from gateway.core.quota.settle import Correction, LapsedHold, SettleCode, Settlement, SettleReply
 from gateway.ports.quota_store import ShardState, StoreUnavailable
@@ -90,6 +91,26 @@ class RedisQuotaStore:
             rid,
         )
         return bool(reply[0] == 1)
+
+    async def reassert(self, told: OpenCall) -> ReassertReply:
+        keys = account_keys(told.payer, self._shards)
+        reply = await self._calls.run(
+            self._scripts["reassert"],
+            (
+                keys.of_shard.meta, keys.account, keys.holds, keys.of_shard.leases,
+                tier_key(told.tier, keys.shard), *self._member_account(told.payer, told.member),
+            ),
+            (
+                told.rid, keys.member(told.rid),
+                SEVEN % (
+                    told.epoch, told.period_start_ms, told.output_tokens, told.hold_tokens,
+                    told.hold_nano_gbp, told.progress_tokens, told.lease_ms,
+                ),
+                given(told.tier_period_start_ms), told.tail, SERVER_CLOCK,
+            ),
+            told.rid,
+        )  # fmt: skip
+        return ReassertReply(ReassertCode(reply[0]), reply[2])
 
     def settle(self, settlement: Settlement) -> Coroutine[Any, Any, asyncio.Future[SettleReply]]:
         each = settlement
@@ -212,32 +233,24 @@ class RedisQuotaStore:
 
     async def shard_state(self, shard: int) -> ShardState:
         keys = shard_keys(shard)
-        epoch, schema = await self._calls.command("HMGET", keys.meta, "e", "v")
-        readable = schema is None or int(schema) >= SCHEMA_VERSION
+        epoch, schema, awaited = await self._calls.command("HMGET", keys.meta, "e", "v", "w")
+        how = (schema is None or int(schema) >= SCHEMA_VERSION, awaited is not None)
         if not await self._calls.command("EXISTS", keys.outbox):
-            return ShardState(int(epoch or 0), "0-0", readable)
+            return ShardState(int(epoch or 0), "0-0", *how)
         info = await self._calls.command("XINFO", "STREAM", keys.outbox)
         fields = info if isinstance(info, dict) else dict(zip(info[::2], info[1::2], strict=True))
-        return ShardState(int(epoch or 0), fields[b"last-generated-id"].decode(), readable)
+        return ShardState(int(epoch or 0), fields[b"last-generated-id"].decode(), *how)
 
     async def open_shard(
         self, shard: int, epoch: int, cursor: str, quiet_ms: int, awaited: Sequence[str]
     ) -> int:
         keys = shard_keys(shard)
-        reply = await self._calls.run(
+        named = " ".join(awaited)
+        _, in_force, shards, schema = await self._calls.run(
             self._scripts["open"],
             (keys.meta, keys.outbox),
-            (
-                epoch,
-                self._shards,
-                SCHEMA_VERSION,
-                cursor,
-                quiet_ms,
-                " ".join(awaited),
-                SERVER_CLOCK,
-            ),
+            (epoch, self._shards, SCHEMA_VERSION, cursor, quiet_ms, named, SERVER_CLOCK),
         )
-        _, in_force, shards, schema = reply
         if shards != self._shards:
             raise StoreUnavailable(
                 f"Redis was opened with {shards} shards, this gateway has {self._shards}: "

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 NAMES = (
-    "caught_up", "correct", "entitle", "extend", "forget", "hydrate", "keep", "open", "reserve",
-    "settle", "snapshot",
+    "caught_up", "correct", "entitle", "extend", "forget", "hydrate", "keep", "open", "reassert",
+    "reserve", "settle", "snapshot",
 )  # fmt: skip
 _PRELUDE = re.compile(r"^-- prelude: ([\w ]+)$", re.MULTILINE)
 

@@ -31,6 +31,7 @@ from gateway.core.quota.projection import (
     hydrate_finish,
     open_shard,
 )
+from gateway.core.quota.reassert import OpenCall, ReassertCode, reassert
 from gateway.core.quota.reserve import ReserveAsk, ReserveReply
 from gateway.core.quota.settle import Correction, Settlement, SettleReply
 from gateway.core.quota.shard import Shard
@@ -50,6 +51,9 @@ class QuotaModel:
 
     def reserve(self, ask: ReserveAsk, now_ms: int) -> ReserveReply:
         return reserve(self.shard, ask, now_ms)
+
+    def reassert(self, told: OpenCall, now_ms: int) -> ReassertCode:
+        return reassert(self.shard, told, now_ms)
 
     def extend(self, call: tuple[str, str], progress_tokens: int, until_ms: int) -> bool:
         """Note how far an answer has come, which never falls, and let its lease run longer."""

@@ -22,13 +22,16 @@ from gateway.core.hold import (
     usage_event,
 )
 from gateway.core.models import Weights
+from gateway.core.period import Calendar
 from gateway.core.pricing import Price
 from gateway.core.usage import Usage
 
 PRICE = Price("2026-11", input_nano_gbp=2_000_000, cached_nano_gbp=1_000_000, output_nano_gbp=10**7)
 HOLD = Hold(
     rid="017f22e2-79b0-7cc3-98c4-dc0c0c07398f",
-    caller=Caller("ada", "team-1", "free", tag="quiz", sdk_retry=2, client_id="c-1"),
+    caller=Caller(
+        "ada", "team-1", "free", Calendar(1, "UTC"), tag="quiz", sdk_retry=2, client_id="c-1"
+    ),
     route="chat",
     model="gpt-4o-mini",
     stream=True,
@@ -109,7 +112,7 @@ def test_a_tail_of_the_first_release_has_neither_allowance_nor_tier_period() -> 
 
 def test_a_member_is_who_calls_on_another_payer_s_account() -> None:
     assert HOLD.caller.member == "ada"
-    assert Caller("ada", "ada", "free").member is None
+    assert replace(HOLD.caller, payer="ada").member is None
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,11 @@ import pytest
 from gateway.core.period import Calendar, Period
 from gateway.core.quota.reserve import ReserveCode, ReserveReply
 from gateway.core.refusal import Case, Limit, Refused
+from gateway.flow import shards
 from gateway.flow.admit import Admitted
 from tests.fakes.clock import DAY_MS
-from tests.fakes.flow_rig import FlowRig
+from tests.fakes.flow_rig import FlowRig, until
+from tests.fakes.store import SHARDS
 
 SKEWS_MS = [-40 * DAY_MS, 40 * DAY_MS]
 
@@ -107,22 +109,41 @@ async def test_the_cases_of_the_codes_are_all_there(rig: FlowRig) -> None:
 # --- a shard that is quiet ---------------------------------------------------------------------
 
 
-async def test_a_quiet_shard_is_waited_for_and_then_asked_again(
+async def quieten(rig: FlowRig, quiet_ms: int = 60_000) -> None:
+    """Another gateway raises the epochs, and is awaited itself."""
+    for shard in range(SHARDS):
+        epoch, _ = await rig.ledger.raise_epoch(shard, 1)
+        await rig.store.open_shard(shard, epoch, "0-0", quiet_ms, ["another"])
+
+
+async def test_a_quiet_shard_is_waited_for_until_nobody_is_awaited_any_more(rig: FlowRig) -> None:
+    key = await rig.user(tier="lite")
+    await admitted(rig, key)
+    await quieten(rig)
+    asked, looked = reserves(rig), rig.store.asked.count("shard_state")
+    calls = [asyncio.ensure_future(admitted(rig, key)) for _ in range(20)]
+    await until(lambda: rig.store.asked.count("shard_state") > looked + 4)
+    assert reserves(rig) - asked == 20  # one looks for all, and nobody reserves meanwhile
+    for shard in range(SHARDS):
+        await rig.store.caught_up(shard, 2, "another")
+    assert {(await call).hold.epoch for call in calls} == {2}
+
+
+async def test_a_quiet_shard_is_waited_for_no_longer_than_it_may_last(rig: FlowRig) -> None:
+    key = await rig.user()
+    await quieten(rig, quiet_ms=30)
+    assert (await admitted(rig, key)).hold.epoch == 2
+
+
+async def test_a_quiet_shard_is_waited_for_no_longer_than_a_caller_waits(
     rig: FlowRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    key, slept, sleep = await rig.user(), list[float](), asyncio.sleep
-    await admitted(rig, key)
-
-    async def note(seconds: float) -> None:
-        slept.append(seconds)
-        await sleep(0)
-
-    monkeypatch.setattr(asyncio, "sleep", note)
-    rig.store.canned += [reply(rig, ReserveCode.NOT_READY, wait_ms) for wait_ms in (70, 30)]
-    asked = reserves(rig)
-    assert (await admitted(rig, key)).hold.hold_tokens
-    assert [seconds for seconds in slept if seconds] == [0.07, 0.03]
-    assert reserves(rig) - asked == 3
+    monkeypatch.setattr(shards, "_PATIENCE_MS", 20)
+    key = await rig.user()
+    await quieten(rig)
+    with pytest.raises(Refused) as refused:
+        await admitted(rig, key)
+    assert refused.value.case is Case.QUOTA_BACKEND_UNAVAILABLE
 
 
 async def test_a_shard_that_is_closed_waits_for_nothing(

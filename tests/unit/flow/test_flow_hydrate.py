@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from gateway.core.hold import Ending
+from gateway.core.quota.entitle import LedgerSums
+from gateway.core.refusal import Case, Refused
 from gateway.core.usage import Usage
 from gateway.flow import hydrate
 from gateway.flow.accounts import project
@@ -139,28 +142,91 @@ async def test_a_closed_shard_is_opened_on_the_way(rig: FlowRig) -> None:
     assert (await rig.account()).epoch == 2
 
 
-async def test_no_more_accounts_come_back_at_once_than_the_ledger_can_bear(rig: FlowRig) -> None:
-    people = [f"user-{number}" for number in range(AT_ONCE_MAX + 10)]
-    for user_id in people:
-        await rig.user(user_id)
+async def test_no_more_accounts_come_back_at_once_than_the_ledger_can_bear(
+    rig: FlowRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = await crowd(rig, AT_ONCE_MAX + 10)
     at_once, most, go_on = 0, 0, asyncio.Event()
+    sums = rig.ledger.sums
 
-    async def pause(where: str) -> None:
+    async def slow(*asked: Any) -> LedgerSums | None:
         nonlocal at_once, most
-        if where == "before hydrate_begin":
-            at_once += 1
-            most = max(most, at_once)
-            await go_on.wait()
-        if where == "after hydrate_finish":
-            at_once -= 1
+        at_once += 1
+        most = max(most, at_once)
+        await go_on.wait()
+        at_once -= 1
+        return await sums(*asked)
 
-    rig.store.pause = pause
+    monkeypatch.setattr(rig.ledger, "sums", slow)
     flights = asyncio.gather(*(rig.hydrator.hydrate(user, rig.period) for user in people))
     await until(lambda: at_once == AT_ONCE_MAX)
+    await until(lambda: asked(rig, "hydrate_begin") == len(people))
     go_on.set()
     await flights
     assert most == AT_ONCE_MAX
     assert asked(rig, "hydrate_finish") == len(people)
+
+
+async def crowd(rig: FlowRig, count: int) -> list[str]:
+    people = [f"user-{number}" for number in range(count)]
+    for user_id in people:
+        await rig.user(user_id)
+    return people
+
+
+async def test_more_than_may_wait_are_told_to_come_again_and_those_who_wait_come_back(
+    rig: FlowRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hydrate, "WAITING_MAX", 3)
+    people, go_on = await crowd(rig, 5), asyncio.Event()
+
+    async def pause(where: str) -> None:
+        await go_on.wait()
+
+    rig.store.pause = pause
+    flights = [asyncio.ensure_future(rig.hydrator.hydrate(u, rig.period)) for u in people[:3]]
+    await until(lambda: asked(rig, "hydrate_begin") == 3)
+    for user in people[3:]:
+        with pytest.raises(LedgerUnavailable, match="too many accounts wait"):
+            await rig.hydrator.hydrate(user, rig.period)
+    joined = asyncio.ensure_future(rig.hydrator.hydrate(people[0], rig.period))  # no more of them
+    go_on.set()
+    await asyncio.gather(*flights, joined)
+    await rig.hydrator.hydrate(people[3], rig.period)
+    assert rig.metrics.of("hydrated") == ["refused"] * 2 + ["finished"] * 4
+
+
+async def test_who_gets_no_turn_in_time_is_told_to_come_again(
+    rig: FlowRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hydrate, "_TURN_WAIT_S", 0.02)
+    people, go_on, sums = await crowd(rig, AT_ONCE_MAX + 1), asyncio.Event(), rig.ledger.sums
+
+    async def slow(*asked: Any) -> LedgerSums | None:
+        await go_on.wait()
+        return await sums(*asked)
+
+    monkeypatch.setattr(rig.ledger, "sums", slow)
+    flights = [asyncio.ensure_future(rig.hydrator.hydrate(u, rig.period)) for u in people]
+    (late,), others = await asyncio.wait(flights, return_when=asyncio.FIRST_COMPLETED)
+    with pytest.raises(LedgerUnavailable, match="came first"):
+        await late
+    go_on.set()
+    await asyncio.gather(*others)
+    assert sorted(rig.metrics.of("hydrated")) == ["finished"] * AT_ONCE_MAX + ["refused"]
+    await rig.hydrator.hydrate(people[flights.index(late)], rig.period)
+
+
+async def test_a_call_that_is_told_to_come_again_leaves_nothing_behind(
+    rig: FlowRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = await rig.user()
+    monkeypatch.setattr(hydrate, "WAITING_MAX", 0)
+    with pytest.raises(Refused) as refused:
+        await rig.admission.admit(rig.call(key))
+    assert refused.value.case is Case.QUOTA_BACKEND_UNAVAILABLE
+    assert refused.value.retry_after_s == 1
+    assert rig.store.sent == []
 
 
 # --- waiting for the drain ---------------------------------------------------------------------

@@ -43,7 +43,8 @@ async def test_a_hold_younger_than_a_heartbeat_is_left_alone(rig: FlowRig) -> No
 async def test_a_beat_lengthens_the_lease(rig: FlowRig) -> None:
     entry = await opened(rig)
     (before,) = await leases(rig)
-    patient = OpenHolds(rig.store, replace(rig.terms, lease_ms=120_000), rig.clock, rig.spill)
+    terms = replace(rig.terms, lease_ms=120_000)
+    patient = OpenHolds(rig.store, rig.shards, rig.settlements, terms, rig.clock)
     patient.add(entry.hold)
     rig.clock.pass_s(10)
     await patient.beat()
@@ -73,8 +74,7 @@ async def test_an_ended_hold_gets_no_more_beats(rig: FlowRig) -> None:
 
 async def test_a_hold_that_somebody_else_ended_is_over(rig: FlowRig) -> None:
     entry = await opened(rig)
-    await rig.settlements.release(entry.hold)
-    await rig.settled()
+    await rig.expire()
     rig.clock.pass_s(10)
     await rig.open_holds.beat()
     assert entry.over
@@ -82,8 +82,7 @@ async def test_a_hold_that_somebody_else_ended_is_over(rig: FlowRig) -> None:
 
 async def test_a_hold_that_ends_during_its_beat_is_not_called_over(rig: FlowRig) -> None:
     entry = await opened(rig)
-    await rig.settlements.release(entry.hold)
-    await rig.settled()
+    await rig.expire()
 
     async def end(where: str) -> None:
         rig.open_holds.remove(entry)
@@ -92,6 +91,13 @@ async def test_a_hold_that_ends_during_its_beat_is_not_called_over(rig: FlowRig)
     rig.clock.pass_s(10)
     await rig.open_holds.beat()
     assert (beats(rig), entry.over) == (1, False)
+
+
+async def test_from_the_moment_its_end_is_sent_nothing_keeps_a_hold(rig: FlowRig) -> None:
+    entry = await opened(rig)
+    rig.store.trouble("settle", "never arrives")
+    await rig.settlements.release(entry.hold)
+    assert len(rig.open_holds) == 0
 
 
 async def test_a_stream_may_run_so_long_and_no_longer(rig: FlowRig) -> None:

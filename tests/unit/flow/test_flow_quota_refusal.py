@@ -11,6 +11,7 @@ from msgspec import structs
 
 from gateway.core.hold import Caller, Hold
 from gateway.core.models import Weights
+from gateway.core.period import Calendar
 from gateway.core.pricing import Price
 from gateway.core.quota.reserve import ReserveCode, ReserveReply
 from gateway.core.refusal import Case, Limit, Refused, TopUp, Upgrade
@@ -37,11 +38,12 @@ REPLY = ReserveReply(
     epoch=1,
 )
 PRICE, WEIGHTS = Price("p", 0, 0, 0), Weights()
-HOLD = Hold("rid", Caller("ada", "ada", "free"), "chat", "m", False, PRICE, WEIGHTS, 12, 100, 2)
+ADA = Caller("ada", "ada", "free", Calendar(1, "UTC"))
+HOLD = Hold("rid", ADA, "chat", "m", False, PRICE, WEIGHTS, 12, 100, 2)
 
 
 def refusal(tier: str = "free", reply: ReserveReply = REPLY, urls: bool = False) -> Refused:
-    asked = structs.replace(HOLD, caller=Caller("ada", "ada", tier))
+    asked = structs.replace(HOLD, caller=structs.replace(ADA, tier=tier))
     terms = replace(TERMS, upgrade_url="https://u.example", topup_url="https://t.example")
     return quota_refusal(reply, asked, 16, terms if urls else TERMS)
 

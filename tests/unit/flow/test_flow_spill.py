@@ -221,14 +221,14 @@ async def test_however_many_wait_they_do_not_all_ask_all_the_time(
     monkeypatch.setattr(settlements, "_REPEATS_A_SECOND", 1000)
     key, pauses_s = await rig.user("ada", "full"), []
     holds = [(await rig.admission.admit(rig.call(key, max_tokens=1))).hold for _ in range(30)]
-    sleep = asyncio.sleep
+    rest = rig.settlements.pauses.rest
 
-    async def noted(pause_s: float) -> None:
+    async def noted(pause_s: float) -> bool:
         pauses_s.append(pause_s)
-        await sleep(min(pause_s, 0.001))
+        return await rest(min(pause_s, 0.001))
 
     with monkeypatch.context() as patched:
-        patched.setattr(asyncio, "sleep", noted)
+        patched.setattr(rig.settlements.pauses, "rest", noted)
         rig.store.away = True
         await rig.settlements.settle(holds[0], ENDING)
         await until(lambda: max(pauses_s, default=0) == settlements._LONGEST_PAUSE_S)

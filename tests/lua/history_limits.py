@@ -1,0 +1,32 @@
+"""What must be true of a shard after a call was granted, whatever came before.
+
+The limits are those that the call named; what a shard keeps is read from the server, so that the
+rules are not believed about themselves.
+"""
+
+from __future__ import annotations
+
+from gateway.core.quota.reserve import ReserveAsk
+from gateway.core.quota.shard import Shard
+from tests.lua.history_steps import TIER
+
+
+def assert_every_limit_kept(seen: Shard, ask: ReserveAsk, now_ms: int) -> None:
+    """After a grant: what is used and held lies within each limit of the call."""
+    limits, payer = ask.limits, seen.accounts[(ask.payer, None)]
+    caller = seen.accounts[(ask.payer, ask.member)]
+    packs = sum(each.tokens for each in payer.packs.values() if each.ends_ms > now_ms)
+    assert payer.held <= max(0, limits.tokens - payer.used) + packs
+    if ask.member and limits.member_tokens is not None:
+        assert caller.used + caller.held <= limits.member_tokens
+    if limits.nano_gbp is not None:
+        assert payer.spent_nano_gbp + payer.held_nano_gbp <= limits.nano_gbp
+    if limits.concurrent is not None:
+        assert caller.open_holds <= limits.concurrent
+    if limits.requests_a_minute is not None:
+        assert caller.requests.level <= limits.requests_a_minute * 60_000
+    if limits.tokens_a_minute is not None:
+        assert caller.tokens.level <= limits.tokens_a_minute * 60_000
+    share = seen.tiers.get(TIER)
+    if limits.tier_period_start_ms is not None and share and share.epoch == seen.epoch:
+        assert share.settled + share.held <= share.share
