@@ -33,13 +33,11 @@ _log = logging.getLogger("gateway.holds")
 
 @dataclass(slots=True)
 class OpenHold:
-    """One call under way. `progress` counts the output tokens relayed so far; `is_relayed` while
-    a stream goes to its client and nothing settles it."""
+    """One call under way. `progress` counts the output tokens relayed so far."""
 
     hold: Hold
     opened_s: float
     progress: Callable[[], int]
-    is_relayed: bool = False
     over: bool = False
 
 
@@ -128,7 +126,7 @@ class OpenHolds:
             )
             if not alive:  # it has ended, or the store has lost it and this beat comes first
                 await self._say(self._store, entry)
-            elif entry.is_relayed:
+            elif hold.rid in self._open:
                 self._spill.done(hold.rid)  # the store knows more
         except StoreUnavailable:  # the lease has two more beats and a grace before it ends
             await self._spill_progress(entry)
@@ -190,7 +188,7 @@ class OpenHolds:
     async def _spill_progress(self, entry: OpenHold) -> None:
         """Never in place of its settlement. Whoever settles it, or notes its progress in the store,
         is done with that."""
-        if entry.is_relayed:
+        if entry.hold.stream and entry.hold.rid in self._open:
             self._spill_seen(entry)
             await asyncio.sleep(0)  # thousands in one go would hold up their own chunks
 

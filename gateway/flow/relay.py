@@ -80,7 +80,7 @@ class Relay:
 
     async def run(self, answer: Answer, head: AnswerHead) -> None:
         """Relay to the end. Raises nothing that belongs to the client or the upstream."""
-        self._entry.progress, self._entry.is_relayed = self._stream.written_tokens, True
+        self._entry.progress = self._stream.written_tokens
         chunks = self._source.chunks()
         outcome: Outcome = "done"
         relayed_tokens: int | None = None
@@ -172,7 +172,6 @@ class Relay:
             estimator = self._services.estimator
             usage = await estimator.usage_of(self._hold, self._request, relayed_tokens)
             quality = "estimated" if outcome == "done" else "partial"
-        self._entry.is_relayed = False
         self._settled = True  # not before: cancelled while it counts, it is asked to settle again
         await self._services.settlements.settle(
             self._hold,
