@@ -12,6 +12,8 @@ import logging
 from functools import partial
 from typing import Any
 
+from msgspec.structs import replace
+
 from gateway.core.event import UsageEvent, encode_event
 from gateway.core.hold import NOTHING_USED, Ending, Hold, line_of_ending, usage_event
 from gateway.core.quota.settle import SettleCode, SettleKind, Settlement, SettleReply
@@ -112,6 +114,9 @@ class Settlements:
             return  # the loop is ending, and with it every task; the hold's lease will tell
         if reply.exception() is None:
             answer = reply.result()
+            if _is_lost(settlement, answer):
+                self._repeat(replace(settlement, epoch=answer.epoch - 1))
+                return
             if answer.code is not SettleCode.NOT_READY:
                 self._confirmed(settlement, answer)
                 return
@@ -161,3 +166,11 @@ class Settlements:
             event.cost_nano_gbp, encode_event(event), caller.tier, caller.member,
             hold.tier_period_start_ms, hold.limit_tokens, self._thresholds_percent,
         )  # fmt: skip
+
+
+def _is_lost(settlement: Settlement, first: SettleReply) -> bool:
+    """Whether Redis has gone back to before the hold was made, and lost no event by which anybody
+    could tell. This process alone ends its holds without a trace, and this was the first attempt;
+    as of an older epoch it is booked, once."""
+    is_gone = settlement.kind == "settle" and first.code is SettleCode.NOTHING_OPEN
+    return is_gone and settlement.epoch == first.epoch
