@@ -7,7 +7,7 @@ ARGS ?=
 export VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench lock fresh mutants
+.PHONY: help run test check bench lock fresh mutants simulate
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*##/make \1\t/p' Makefile | expand -t 12
@@ -53,3 +53,9 @@ fresh:  ## prove run, test and the Dockerfile in a bare Debian, as root and not 
 mutants:  ## plant faults in copies of the scripts; the tests must notice (ARGS="--seed 2 --count 20")
 	@$(PYTHON) bootstrap.py test
 	@exec $(VENV)/bin/python -m tests.mutants.run $(ARGS)
+
+SEEDS ?= 2000
+SEED ?= 1
+simulate:  ## the flow and the jobs in simulated worlds that fail (SEEDS=2000 from SEED=1, all cores)
+	@$(PYTHON) bootstrap.py test
+	@exec env PYTHONDONTWRITEBYTECODE= $(VENV)/bin/python -m tests.simulation --seeds $(SEEDS) --seed $(SEED) $(ARGS)

@@ -13,6 +13,8 @@ from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from typing import Any
 
+from msgspec.structs import replace
+
 from gateway.core.event import UsageEvent, encode_event
 from gateway.core.hold import NOTHING_USED, Ending, Hold, line_of_ending, usage_event
 from gateway.core.quota.settle import SettleCode, SettleKind, Settlement, SettleReply
@@ -151,6 +153,9 @@ class Settlements:
             return
         if reply.exception() is None:
             answer = reply.result()
+            if _is_lost(settlement, answer):
+                self._repeat(replace(settlement, epoch=answer.epoch - 1))
+                return
             if answer.code is not SettleCode.NOT_READY:
                 self._confirmed(settlement, answer)
                 return
@@ -224,3 +229,11 @@ def settlement_of(
         hold.tier_period_start_ms, hold.limit_tokens, thresholds_percent,
         0, hold.period_end_ms,
     )  # fmt: skip
+
+
+def _is_lost(settlement: Settlement, first: SettleReply) -> bool:
+    """Whether Redis has gone back to before the hold was made, and lost no event by which anybody
+    could tell. This process alone ends its holds without a trace, and this was the first attempt;
+    as of an older epoch it is booked, once."""
+    is_gone = settlement.kind == "settle" and first.code is SettleCode.NOTHING_OPEN
+    return is_gone and settlement.epoch == first.epoch

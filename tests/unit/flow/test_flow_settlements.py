@@ -51,6 +51,27 @@ async def test_a_settlement_that_is_confirmed_at_once_needs_no_task_of_its_own(
     assert rig.metrics.of("hold_ended") == ["settled"]
 
 
+@pytest.mark.parametrize("replies_lost", [0, 1])
+async def test_a_hold_that_redis_lost_without_an_event_is_charged_all_the_same(
+    rig: FlowRig, replies_lost: int
+) -> None:
+    """It came back as it was a moment before. No event is missing, so nobody raises an epoch."""
+    key = await rig.user()
+    await rig.spend(key)
+    saved = rig.redis.saved()
+    hold = (await rig.admission.admit(rig.call(key))).hold
+    rig.redis.go_back(saved)
+    rig.store.trouble("settle", "")
+    for _ in range(replies_lost):  # to what tells of the loss
+        rig.store.trouble("settle", "reply lost")
+    await rig.settlements.settle(hold, ENDING)
+    account = await rig.account()
+    assert (account.settled_tokens, account.held_tokens) == (100, 0)
+    assert [row.charged_tokens for row in await rig.rows()] == [50, 50]
+    ended = "nothing_open" if replies_lost else "late"
+    assert rig.metrics.of("hold_ended") == ["settled", ended]
+
+
 async def test_while_the_store_is_away_the_same_rid_is_sent_until_it_is_confirmed(
     rig: FlowRig,
 ) -> None:
@@ -234,10 +255,9 @@ async def test_what_has_no_event_of_its_own_is_not_kept(rig: FlowRig, kind: str)
         rig.store.away = True
         await rig.settlements.settle(hold, ENDING)
     else:
+        rig.store.trouble("settle", "reply lost")
         await rig.settlements.settle(hold, ENDING)
         (row,) = await rig.rows()
-        await rig.settlements.settle(hold, ENDING)
-        await rig.settled()
         assert list(rig.recent.lost(ADA, 2, row.stream_id)) == []
         return
     assert list(rig.recent.lost(ADA, 2, "0-0")) == []
