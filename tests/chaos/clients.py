@@ -58,8 +58,10 @@ def drawn(chance: Random) -> Plan:
     nonce = "".join(chance.choices(ascii_lowercase, k=_NONCE_LETTERS))
     stream, leaves = chance.random() < 0.65, chance.random() < 0.15
     if stream:
-        write = chance.choice((40, 80, 160, 320, 640))
-        orders = f"write={write} chunk_ms={chance.choice((1, 10, 30, 60))}"
+        write, chunk_ms = chance.choice((40, 80, 160, 320)), chance.choice((1, 5, 20, 50))
+        if chance.random() < 0.1:  # longer than a lease
+            write, chunk_ms = 480, 50
+        orders = f"write={write} chunk_ms={chunk_ms}"
         if chance.random() < 0.05:
             orders += f" cut_after={chance.randrange(1, 12)}"
     else:
@@ -88,7 +90,6 @@ class Clients:
     def __init__(self, gateways: Sequence[Gateway], users: Sequence[User], seed: int) -> None:
         self.calls: list[ClientCall] = []
         self._gateways, self._users, self._seed = gateways, users, seed
-        self._tokenizer = BpeTokenizer()
         self._stop = asyncio.Event()
         self._running: list[asyncio.Task[None]] = []
         self._session: aiohttp.ClientSession
@@ -101,10 +102,19 @@ class Clients:
             chance = Random(f"{self._seed}/{number}")
             self._running.append(spawn(self._live(chance), f"client {number}", awaited=True))
 
-    async def stop(self) -> None:
-        """Let every call end that has begun."""
+    def stop(self) -> None:
+        """Begin no more calls."""
         self._stop.set()
+
+    async def ended(self) -> None:
+        """Returns when every call has ended that has begun."""
         await asyncio.gather(*self._running)
+
+    def count(self) -> None:
+        """Count what arrived. Afterwards: it would hold up the links, which share this process."""
+        tokenizer = BpeTokenizer()
+        for call in self.calls:
+            call.output_tokens = tokenizer.count(call.text, "o200k_base") if call.text else 0
 
     async def close(self) -> None:
         for task in self._running:
@@ -117,18 +127,19 @@ class Clients:
         """After the faults every user is answered, or refused for quota, within `wait_s`; the
         users who were not. It also brings back every account that Redis lost."""
         deadline_s = time.monotonic() + wait_s
-        chance, unanswered = Random(f"{self._seed}/last"), []
-        for user in self._users:
+
+        async def answered(user: User) -> str:
+            chance = Random(f"{self._seed}/{user.user_id}")
             while True:
-                plan = drawn(chance)
-                call = await self._call(plan, user, chance.choice(self._gateways))
+                call = await self._call(drawn(chance), user, chance.choice(self._gateways))
                 if call.status in (200, 429):
-                    break
+                    return ""
                 if time.monotonic() > deadline_s:
-                    unanswered.append(f"{user.user_id}: {call.status} {call.code}")
-                    break
+                    return f"{user.user_id}: {call.status} {call.code}"
                 await asyncio.sleep(_REFUSED_PAUSE_S)
-        return unanswered
+
+        told = await asyncio.gather(*(answered(user) for user in self._users))
+        return [each for each in told if each]
 
     async def _live(self, chance: Random) -> None:
         while not self._stop.is_set():
@@ -147,9 +158,8 @@ class Clients:
             with suppress(*_GONE):
                 await self._ask(plan, (user, gateway), call, seen)
         call.ended_s = time.time()
-        text = "".join(seen.pieces)
-        call.output_tokens = self._tokenizer.count(text, "o200k_base") if text else 0
-        found = _ECHO.search(text)
+        call.text = "".join(seen.pieces)
+        found = _ECHO.search(call.text)
         call.echoed = found[1] if found else None
         return call
 

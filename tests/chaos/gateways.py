@@ -47,7 +47,7 @@ def configuration(servers: Servers, state_dir: Path, small_tokens: int) -> dict[
         "listen": dict.fromkeys(("proxy", "ops", "admin"), "127.0.0.1:0"),
         "state_dir": str(state_dir),
         # Long enough for a busy machine, and short beside the faults.
-        "redis": {"url": servers.redis, "deadline_ms": 600},
+        "redis": {"url": servers.redis, "deadline_ms": 1000},
         "ledger": {"url": servers.postgres},
         "lease": {"ms": LEASE_MS, "grace_ms": GRACE_MS, "heartbeat_ms": HEARTBEAT_MS},
         "client_gone": {"drain_s": 1, "drains_max": 4},

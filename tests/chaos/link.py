@@ -35,6 +35,7 @@ class _End(asyncio.Protocol):
         self.transport: asyncio.Transport
         self._begun = begun
         self._queued_bytes = 0
+        self._has_ended = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -53,6 +54,17 @@ class _End(asyncio.Protocol):
         self._queued_bytes -= len(data)
         if self._queued_bytes <= _QUEUED_BYTES_MAX and not self.transport.is_closing():
             self.transport.resume_reading()
+
+    def send(self, data: bytes) -> None:
+        """Write, unless nothing can be written any more; no data: say that nothing follows."""
+        if self._has_ended or self.transport.is_closing():
+            return
+        if data != _END:
+            self.transport.write(data)
+            return
+        self._has_ended = True
+        with suppress(OSError):  # its other side may be gone by now
+            self.transport.write_eof()
 
     def eof_received(self) -> bool:
         self.arrived.put_nowait(_END)
@@ -87,8 +99,7 @@ class Link:
     def half_close(self) -> None:
         """Tell the server on every connection that nothing more will come."""
         for _, server in self._running.values():
-            with suppress(OSError, RuntimeError):
-                server.transport.write_eof()
+            server.send(_END)
 
     def heal(self) -> None:
         """From now on everything passes at once, also what was held back."""
@@ -133,17 +144,11 @@ class Link:
             server.transport.abort()
 
     async def _pass(self, source: _End, sink: _End, way: Way) -> None:
-        ended = False
         while (data := await source.arrived.get()) is not _GONE:
             await way.is_open.wait()
             if way.delay_s:
                 await asyncio.sleep(way.delay_s)
-            if data == _END:
-                ended = True
-                with suppress(OSError, RuntimeError):
-                    sink.transport.write_eof()
-            elif not sink.transport.is_closing() and not ended:
-                sink.transport.write(data)
+            sink.send(data)
             source.taken(data)
         await way.is_open.wait()
         sink.transport.close()  # once all is written; the other side then hears of it

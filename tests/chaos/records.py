@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 class ClientCall:
     """One call as its client saw it. `nonce` is its tag, and what its answer must echo.
 
-    `rid` is the answer's x-request-id; `output_tokens` are those that arrived. `whole`: it came to
+    `rid` is the answer's x-request-id; `output_tokens` are those of its `text`. `whole`: it came to
     its regular end. `left`: the client went away by itself.
     """
 
@@ -32,6 +32,7 @@ class ClientCall:
     echoed: str | None = None
     whole: bool = False
     left: bool = False
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,12 +37,21 @@ _LIVENESS_S = 120.0
 _POLL_S = 0.1
 
 
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to run. `keep`: the logs stay although nothing is found."""
+
+    seed: int
+    length_s: float
+    entry: Sequence[str] = PRODUCT
+    keep: bool = False
+
+
 @dataclass(slots=True)
 class Report:
     """What came of a run."""
 
-    seed: int
-    length_s: float
+    order: Order
     schedule: Sequence[Fault]
     verdict: Verdict = field(default_factory=Verdict)
     calls: Sequence[ClientCall] = ()
@@ -59,8 +68,8 @@ class Report:
         told = ", ".join(f"{count} x {what}" for what, count in answers.most_common() if count)
         delivered = sum(call.output_tokens for call in self.calls)
         lines = [
-            f"seed {self.seed}: {len(self.verdict.findings)} findings; {self.faults} faults in "
-            f"{self.length_s:g} s, all at rest {self.healed_s:.1f} s later",
+            f"seed {self.order.seed}: {len(self.verdict.findings)} findings; {self.faults} faults in "
+            f"{self.order.length_s:g} s, all at rest {self.healed_s:.1f} s later",
             f"  {len(self.calls)} calls ({told})",
             f"  {delivered} tokens delivered, {self.served} calls served, {self.rows} entries",
             f"  nearest to the bound: {_named(self.verdict)}",
@@ -70,7 +79,7 @@ class Report:
 
     def failure(self) -> str:
         """What was found, the schedule, where the logs are, and how to see it again."""
-        minutes = f"{self.length_s / 60:.4g}"
+        minutes = f"{self.order.length_s / 60:.4g}"
         return "\n".join(
             [
                 self.summary(),
@@ -79,28 +88,29 @@ class Report:
                 "schedule:",
                 *(f"  {fault}" for fault in self.schedule),
                 f"logs of all processes: {self.logs}",
-                f"again: make chaos MINUTES={minutes} SEED={self.seed}",
+                f"again: make chaos MINUTES={minutes} SEED={self.order.seed}",
             ]
         )
 
 
-def run(seed: int, length_s: float, entry: Sequence[str] = PRODUCT) -> Report:
+def run(order: Order) -> Report:
     """Run one seed, to be called from the main thread. Its directory stays when it is needed."""
     place = Path(tempfile.mkdtemp(prefix="qg-chaos-"))
-    report = Report(seed, length_s, drawn(seed, length_s), logs=str(place))
+    report = Report(order, drawn(order.seed, order.length_s), logs=str(place))
     try:
-        asyncio.run(_run(report, place, entry))
+        asyncio.run(_run(report, place))
     except BaseException as error:
         error.add_note(report.failure())
         raise
-    if not report.verdict.findings:
+    if not (report.verdict.findings or order.keep):
         shutil.rmtree(place, ignore_errors=True)
     return report
 
 
-async def _run(report: Report, place: Path, entry: Sequence[str]) -> None:
-    small_tokens = int(report.length_s * _SMALL_TOKENS_A_SECOND)
-    world = World(place, small_tokens, entry)
+async def _run(report: Report, place: Path) -> None:
+    order = report.order
+    small_tokens = int(order.length_s * _SMALL_TOKENS_A_SECOND)
+    world = World(place, small_tokens, order.entry)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(world.close)
         await world.start_stores()
@@ -110,13 +120,14 @@ async def _run(report: Report, place: Path, entry: Sequence[str]) -> None:
         stack.push_async_callback(outside.close)
         watching = spawn(outside.watch(), "watch leases")
         stack.callback(watching.cancel)
-        clients = Clients(world.gateways, [*small, *large], report.seed)
+        clients = Clients(world.gateways, [*small, *large], order.seed)
         stack.push_async_callback(clients.close)
         await clients.start()
         await _break(world, report.schedule)
         began_s = time.monotonic()
+        clients.stop()
         stuck = await world.heal()
-        await clients.stop()
+        await clients.ended()
         stuck += await clients.each_is_answered(_LIVENESS_S)
         await _all_at_rest(outside)
         report.healed_s = time.monotonic() - began_s
@@ -124,6 +135,7 @@ async def _run(report: Report, place: Path, entry: Sequence[str]) -> None:
         limits |= {user.user_id: LARGE_TOKENS for user in large}
         evidence = await _evidence(outside, world, clients, limits)
         evidence.stuck = stuck
+    clients.count()
     report.calls, report.served = clients.calls, len(evidence.served)
     report.rows, report.faults = len(evidence.rows), len(world.applied)
     report.verdict = audit(evidence)
@@ -174,7 +186,7 @@ async def _evidence(
         served=await outside.served(),
         rows=await outside.rows(),
         accounts=await outside.accounts(list(limits)),
-        applied=world.applied,
+        applied=[*world.applied, *outside.silences],
         leases_s=outside.leases_s,
         open_holds=await outside.open_holds(),
         undrained_shards=await outside.undrained(),

@@ -13,7 +13,7 @@ from random import Random
 GATEWAYS = 3
 _NUMBERS = range(1, GATEWAYS + 1)
 _FIRST_S = 1.0  # calls are under way by then
-_GAP_S = (0.2, 1.6)
+_GAP_S = (0.2, 1.8)
 
 
 @dataclass(frozen=True, slots=True)

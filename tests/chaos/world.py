@@ -19,7 +19,7 @@ from gateway.ports.tasks import spawn
 from tests.chaos.gateways import Gateway, Servers, configuration
 from tests.chaos.link import Link
 from tests.chaos.records import Applied
-from tests.chaos.schedule import GATEWAYS, Fault
+from tests.chaos.schedule import GATEWAYS, Fault, parts_of
 from tests.chaos.stores import Store, Upstream
 
 PRODUCT = ("-m", "gateway")
@@ -97,9 +97,16 @@ class World:
     # --- faults ----------------------------------------------------------------------------
 
     def befall(self, fault: Fault) -> None:
-        """Let it happen now; it ends by itself, or when the world is healed."""
+        """Let it happen now; it ends by itself, or when the world is healed. What is not back yet
+        from an earlier fault is left alone."""
+        parts = parts_of(fault.target)
+        if any(parts & parts_of(each.target) for each in self._unfinished()):
+            return
         task = spawn(self._one(fault), str(fault), awaited=True)
         self._under_way[fault] = task
+
+    def _unfinished(self) -> list[Fault]:
+        return [fault for fault, task in self._under_way.items() if not task.done()]
 
     async def heal(self) -> list[str]:
         """End every fault; the names of those that did not come back."""
@@ -108,7 +115,7 @@ class World:
             link.heal()
         if self._under_way:
             await asyncio.wait(self._under_way.values(), timeout=_HEAL_S)
-        stuck = [str(fault) for fault, task in self._under_way.items() if not task.done()]
+        stuck = [str(fault) for fault in self._unfinished()]
         for task in self._under_way.values():
             if task.done():
                 task.result()
