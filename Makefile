@@ -7,10 +7,10 @@ ARGS ?=
 export VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench lock fresh mutants
+.PHONY: help run test check bench lock fresh mutants chaos chaos-planted
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*##/make \1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*##/make \1\t/p' Makefile | expand -t 20
 
 run:  ## start the gateway with all it needs; Ctrl-C stops everything
 	@$(PYTHON) bootstrap.py run
@@ -53,3 +53,12 @@ fresh:  ## prove run, test and the Dockerfile in a bare Debian, as root and not 
 mutants:  ## plant faults in copies of the scripts; the tests must notice (ARGS="--seed 2 --count 20")
 	@$(PYTHON) bootstrap.py test
 	@exec $(VENV)/bin/python -m tests.mutants.run $(ARGS)
+
+MINUTES ?= 5
+chaos:  ## break everything on a schedule and audit what came of it (MINUTES=5; SEED=7 for one run)
+	@$(PYTHON) bootstrap.py test
+	@exec $(VENV)/bin/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+chaos-planted:  ## plant faults in running gateways; the audit must report each
+	@$(PYTHON) bootstrap.py test
+	@exec $(VENV)/bin/python -m tests.chaos.planted.prove

@@ -26,7 +26,7 @@ from tests.chaos.gateways import Gateway
 from tests.chaos.records import ClientCall
 from tests.gateway.running_gateway import MODEL
 
-CLIENTS = 20
+CLIENTS = 30
 _CALL_S = 60.0
 _PAUSE_S, _REFUSED_PAUSE_S = (0.0, 0.1), 0.15
 _NONCE_LETTERS = 12
@@ -59,8 +59,8 @@ def drawn(chance: Random) -> Plan:
     stream, leaves = chance.random() < 0.65, chance.random() < 0.15
     if stream:
         write, chunk_ms = chance.choice((40, 80, 160, 320)), chance.choice((1, 5, 20, 50))
-        if chance.random() < 0.1:  # longer than a lease
-            write, chunk_ms = 480, 50
+        if chance.random() < 0.15:  # longer than a lease
+            write, chunk_ms = 640, 50
         orders = f"write={write} chunk_ms={chunk_ms}"
         if chance.random() < 0.05:
             orders += f" cut_after={chance.randrange(1, 12)}"
@@ -212,5 +212,3 @@ class _Seen:
         for choice in json.loads(data).get("choices") or ():
             self.pieces.append(choice["delta"].get("content") or "")
         return False
-
-

@@ -13,6 +13,8 @@ from tests.chaos.records import Applied, ClientCall
 # A settlement that found Redis silent is repeated with pauses of up to 2 s, and a breaker that has
 # opened asks every 1.5 s: so long after Redis is back, nothing is unconfirmed any more.
 _CONFIRMED_S = 5.0
+# After a loss gateways send again as soon as they have noticed and the ledger has answered.
+_SENT_AGAIN_S = 20.0
 _CLOCKS_S = 0.5  # a client's last byte and a fault are told by different tasks of a busy machine
 
 
@@ -36,7 +38,22 @@ def killed_while_redis_silent(call: ClientCall, applied: Sequence[Applied]) -> b
     )
 
 
-LOSSES = {"gateway killed while Redis was silent": killed_while_redis_silent}
+def killed_while_redis_emptied(call: ClientCall, applied: Sequence[Applied]) -> bool:
+    """Redis lost what it had, and the call's gateway, which remembers what is not booked yet and
+    sends it again, was killed before it could."""
+    return any(
+        fault.kind == "empty"
+        and call.ended_s - _CLOCKS_S <= fault.began_s
+        and death.began_s <= fault.ended_s + _SENT_AGAIN_S
+        for death in killed(call, applied)
+        for fault in applied
+    )
+
+
+LOSSES = {
+    "gateway killed while Redis was silent": killed_while_redis_silent,
+    "gateway killed and Redis emptied": killed_while_redis_emptied,
+}
 
 
 def excuse(call: ClientCall | None, applied: Sequence[Applied]) -> str | None:

@@ -21,6 +21,7 @@ from typing import Any
 import yaml
 
 from gateway.adapters.embedded.run_as import die_with_parent
+from gateway.adapters.embedded.waiting import comes_true
 from gateway.config import Settings, load
 from tests.gateway.running_gateway import MODEL, ROOT, merged, processes_of
 from tests.gateway.standin_process import UPSTREAM_KEY
@@ -28,7 +29,7 @@ from tests.gateway.standin_process import UPSTREAM_KEY
 LEASE_MS, GRACE_MS, HEARTBEAT_MS = 4000, 500, 500
 SMALL, LARGE = "free", "full"
 LARGE_TOKENS = 1_000_000_000
-_POLL_S, _AGAIN_S = 0.02, 0.3
+_POLL_S, _AGAIN_S, _END_S = 0.02, 0.3, 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ def configuration(servers: Servers, state_dir: Path, small_tokens: int) -> dict[
 
 
 class Gateway:
-    """`place` has its files; `entry` is what Python runs: the product, or one with a fault in it."""
+    """`place` has its files; `entry` is what Python runs: the product, as a rule."""
 
     def __init__(self, number: int, place: Path, config: Any, entry: Sequence[str]) -> None:
         place.mkdir()
@@ -88,24 +89,15 @@ class Gateway:
 
     async def start(self) -> None:
         """Start it, over and over until it is ready."""
-        while not await self._comes_up():
+        while True:
+            if await self._comes_up():
+                return
             await asyncio.sleep(_AGAIN_S)
 
     async def _comes_up(self) -> bool:
         self._starts += 1
         stdout = self.place / f"stdout-{self._starts}"
-        with stdout.open("wb") as out, (self.place / "log").open("ab") as log:
-            log.write(f"--- start {self._starts}\n".encode())
-            self._process = process = subprocess.Popen(
-                [sys.executable, *self._entry, "serve", "--config", str(self._config)],
-                cwd=self.place,
-                env=environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=log,
-                start_new_session=True,
-                preexec_fn=partial(die_with_parent, signal.SIGTERM, os.getpid()),
-            )
+        process = self._launched(stdout)
         while process.poll() is None:
             first, newline, _ = stdout.read_text().partition("\n")
             if newline:
@@ -115,18 +107,36 @@ class Gateway:
             await asyncio.sleep(_POLL_S)
         return False
 
+    def _launched(self, stdout: Path) -> subprocess.Popen[bytes]:
+        with stdout.open("wb") as out, (self.place / "log").open("ab") as log:
+            log.write(f"--- start {self._starts}\n".encode())
+            self._process = subprocess.Popen(
+                [sys.executable, *self._entry, "serve", "--config", str(self._config)],
+                cwd=self.place,
+                env=environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=partial(die_with_parent, signal.SIGTERM, os.getpid()),
+            )
+        return self._process
+
     async def kill(self) -> None:
         """SIGKILL of the supervisor, and with it of all others; returns when all are gone."""
         self.proxy = ""
         self._signal_all(signal.SIGKILL)
-        if self._process is not None:
-            while self._process.poll() is None or processes_of(self.place):
-                await asyncio.sleep(_POLL_S)
+        process = self._process
+        if process is not None:
+            await comes_true(
+                lambda: process.poll() is not None and not processes_of(self.place), _END_S
+            )
         self._frozen.clear()
 
     def kill_one(self, name: str) -> bool:
         """SIGKILL of one process, which its family starts again. False when it is not there."""
-        return any([_signalled(pid, signal.SIGKILL) for pid in self._named(name)])
+        killed = [pid for pid in self._named(name) if _signalled(pid, signal.SIGKILL)]
+        return bool(killed)
 
     def freeze(self, name: str | None) -> bool:
         """SIGSTOP of one process, or of all."""

@@ -89,6 +89,11 @@ class Link:
         """The protocol of a new connection from the client."""
         return _End(self._begun)
 
+    @property
+    def connections(self) -> int:
+        """How many have both their ends."""
+        return len(self._running)
+
     def cut(self) -> None:
         """Break every connection now; what was on its way is lost."""
         for task, ends in list(self._running.items()):

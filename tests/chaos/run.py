@@ -68,8 +68,8 @@ class Report:
         told = ", ".join(f"{count} x {what}" for what, count in answers.most_common() if count)
         delivered = sum(call.output_tokens for call in self.calls)
         lines = [
-            f"seed {self.order.seed}: {len(self.verdict.findings)} findings; {self.faults} faults in "
-            f"{self.order.length_s:g} s, all at rest {self.healed_s:.1f} s later",
+            f"seed {self.order.seed}: {len(self.verdict.findings)} findings; {self.faults} faults "
+            f"in {self.order.length_s:g} s, all at rest {self.healed_s:.1f} s later",
             f"  {len(self.calls)} calls ({told})",
             f"  {delivered} tokens delivered, {self.served} calls served, {self.rows} entries",
             f"  nearest to the bound: {_named(self.verdict)}",
@@ -123,7 +123,7 @@ async def _run(report: Report, place: Path) -> None:
         clients = Clients(world.gateways, [*small, *large], order.seed)
         stack.push_async_callback(clients.close)
         await clients.start()
-        await _break(world, report.schedule)
+        await _break(world, report)
         began_s = time.monotonic()
         clients.stop()
         stuck = await world.heal()
@@ -158,12 +158,13 @@ async def _new_users(world: World) -> tuple[list[User], list[User]]:
         )
 
 
-async def _break(world: World, schedule: Sequence[Fault]) -> None:
+async def _break(world: World, report: Report) -> None:
     loop = asyncio.get_running_loop()
     began_s = loop.time()
-    for fault in schedule:
+    for fault in report.schedule:
         await asyncio.sleep(max(0.0, began_s + fault.at_s - loop.time()))
         world.befall(fault)
+    await asyncio.sleep(max(0.0, began_s + report.order.length_s - loop.time()))
 
 
 async def _all_at_rest(outside: Outside) -> None:

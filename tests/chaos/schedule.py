@@ -56,6 +56,7 @@ _SORTS = (
     _Sort("kill", _each("jobs"), 3, (0.0, 0.0)),
     _Sort("kill", ("redis",), 3, (0.1, 2.5)),
     _Sort("kill", ("postgres",), 3, (0.1, 2.5)),
+    _Sort("empty", ("redis",), 1, (0.1, 1.0)),  # killed, and its data are gone
     _Sort("freeze", _each("gateway"), 4, (0.5, 7.0)),
     _Sort("freeze", _each("jobs"), 2, (0.5, 7.0)),
     _Sort("freeze", ("redis",), 3, (0.1, 3.0)),

@@ -24,6 +24,7 @@ EXPIRED = replace(ROW, quality="estimated", outcome="expired", status=0)
 CUT = replace(CALL, whole=False)
 KILLED = Applied("kill", "gateway-1", 102.1, 104.0)
 SILENT = Applied("freeze", "redis", 101.9, 103.0)
+EMPTIED = Applied("empty", "redis", 110.0, 111.0)
 
 
 def evidence(**changed: Any) -> Evidence:
@@ -172,6 +173,8 @@ EXCUSED: Sequence[tuple[str, Sequence[Applied]]] = (
     ("a worker killed", [SILENT, replace(KILLED, target="proxy-1")]),
     ("its link cut", [replace(SILENT, target="redis-1", kind="cut"), KILLED]),
     ("shortly after", [SILENT, replace(KILLED, began_s=107.0)]),
+    ("redis emptied", [EMPTIED, replace(KILLED, began_s=112.0)]),
+    ("redis emptied afterwards", [EMPTIED, KILLED]),
 )
 NOT_EXCUSED: Sequence[tuple[str, Sequence[Applied]]] = (
     ("nothing happened", []),
@@ -182,6 +185,9 @@ NOT_EXCUSED: Sequence[tuple[str, Sequence[Applied]]] = (
     ("killed when all was confirmed", [SILENT, replace(KILLED, began_s=109.0)]),
     ("silent long before", [Applied("freeze", "redis", 90.0, 95.0), KILLED]),
     ("silent only afterwards", [Applied("freeze", "redis", 103.0, 104.0), KILLED]),
+    ("emptied before", [replace(EMPTIED, began_s=90.0, ended_s=91.0), KILLED]),
+    ("emptied long before", [EMPTIED, replace(KILLED, began_s=140.0)]),
+    ("emptied, not killed", [EMPTIED]),
     ("killed before", [SILENT, replace(KILLED, began_s=99.0)]),
 )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.adapters.embedded.waiting import comes_true
 from tests.chaos.link import Link
 
 _WAIT_S = 10.0
@@ -34,9 +35,7 @@ class Served:
         self.ended.set()
 
     async def has_read(self, expected: bytes) -> None:
-        async with asyncio.timeout(_WAIT_S):
-            while not any(bytes(seen) == expected for seen in self.read):
-                await asyncio.sleep(0.005)
+        assert await comes_true(lambda: expected in map(bytes, self.read), _WAIT_S)
 
 
 @asynccontextmanager
@@ -98,8 +97,7 @@ async def test_a_cut_ends_connections_and_loses_what_was_under_way(tmp_path: Pat
         link.up.is_open.clear()
         reader, writer = await asyncio.open_unix_connection(path)
         writer.write(b"lost")
-        while not link._running:
-            await asyncio.sleep(0.005)
+        assert await comes_true(lambda: link.connections == 1, _WAIT_S)
         link.refuses = True
         link.cut()
         link.up.is_open.set()

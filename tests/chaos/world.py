@@ -7,6 +7,7 @@ all of them. It knows nothing of calls and of what is promised.
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -130,16 +131,21 @@ class World:
             if not await self._break_gateway(fault, name, self.gateways[int(number) - 1]):
                 return
         elif fault.kind == "freeze":
-            server = {"redis": self.redis, "postgres": self.postgres, "upstream": self.upstream}
-            server[name].freeze()
+            server = self.upstream if name == "upstream" else self._store(name)
+            server.freeze()
             await self._last(fault)
-            server[name].go_on()
+            server.go_on()
         else:
-            store = {"redis": self.redis, "postgres": self.postgres}[name]
+            store = self._store(name)
             await store.kill()
+            if fault.kind == "empty":
+                shutil.rmtree(self.state_dir / name)
             await self._last(fault)
             await store.start()
         self.applied.append(Applied(fault.kind, fault.target, began_s, time.time()))
+
+    def _store(self, name: str) -> Store:
+        return {"redis": self.redis, "postgres": self.postgres}[name]
 
     async def _break_gateway(self, fault: Fault, name: str, gateway: Gateway) -> bool:
         """False when there was nothing to break just then."""

@@ -23,7 +23,8 @@ from gateway.core.event import LedgerRow, stream_position
 from gateway.core.quota.settle import LapsedHold
 from gateway.flow.settlements import Settlements
 
-_SLOW_S = 0.7
+_AHEAD_S = 1.5
+_BETWEEN_S = 0.07
 _RE_CHECK = "deadline + grace_ms > now"
 _ACKNOWLEDGE = "UPDATE shards SET cursor = $2 WHERE shard = $1"
 
@@ -34,15 +35,15 @@ def unconfirmed_settlements_are_dropped() -> None:
 
 
 def expired_without_a_second_look() -> None:
-    """The sweeper ends what it read a while ago, and the script does not look at the lease."""
+    """The sweeper looks a moment ahead and waits for it, and the script does not look again."""
     sound = RedisLeases.lapsed
 
     async def lapsed(
         self: RedisLeases, shard: int, grace_ms: int, rows_max: int
     ) -> Sequence[LapsedHold]:
-        found = await sound(self, shard, grace_ms, rows_max)
+        found = await sound(self, shard, grace_ms - round(_AHEAD_S * 1000), rows_max)
         if found:
-            await asyncio.sleep(_SLOW_S)
+            await asyncio.sleep(_AHEAD_S)
         return found
 
     def careless(folder: Path) -> dict[str, Script]:
@@ -68,7 +69,7 @@ def acknowledged_before_it_is_booked() -> None:
             newest[row.shard] = row.stream_id
         async with session(self._pool) as connection:
             await connection.executemany(_ACKNOWLEDGE, sorted(newest.items()))
-        await asyncio.sleep(_SLOW_S / 10)
+        await asyncio.sleep(_BETWEEN_S)
         return await sound(self, rows, *rest)
 
     _plant(PostgresLedger, "book", book)
