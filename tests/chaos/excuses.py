@@ -51,8 +51,8 @@ def killed_while_redis_emptied(call: ClientCall, applied: Sequence[Applied]) -> 
 
 
 LOSSES = {
-    "gateway killed while Redis was silent": killed_while_redis_silent,
     "gateway killed and Redis emptied": killed_while_redis_emptied,
+    "gateway killed while Redis was silent": killed_while_redis_silent,
 }
 
 
