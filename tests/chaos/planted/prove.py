@@ -24,9 +24,9 @@ class Proof:
 
 
 PROOFS = {
-    "dropped": Proof((11, 5, 3), 15.0, "unmeasured"),
-    "careless": Proof((788, 2831, 1589, 4206), 12.0, "expired early"),
-    "early": Proof((11, 4, 2), 15.0, "unbooked"),
+    "dropped": Proof((2760, 903, 559), 15.0, "unmeasured"),
+    "careless": Proof((788, 1589, 4206), 12.0, "expired early"),
+    "early": Proof((2265, 3313, 1091), 15.0, "unbooked"),
 }
 
 
