@@ -103,6 +103,8 @@ def audit(evidence: Evidence) -> Verdict:
                 verdict.findings.append(finding)
             else:
                 verdict.excused[f"{finding.kind}, {why}"] += 1
+    if evidence.verify and not verdict.excused:  # what is lost as stated, it finds as well
+        verdict.findings.append(Finding("verify", "ledger verify", evidence.verify))
     unseen = sum(1 for rid in booked if rid not in evidence.served and _died_unseen(books, rid))
     if unseen:
         verdict.excused["booked by estimate, gateway killed before it asked upstream"] = unseen
@@ -247,14 +249,6 @@ def nothing_is_left(books: _Books) -> Iterator[Finding]:
             yield Finding("left over", "the stores", f"{count} {what}")
 
 
-def verify_agrees(books: _Books) -> Iterator[Finding]:
-    """The product's own comparison finds nothing either, unless something was lost as stated."""
-    evidence = books.evidence
-    lost = any(excuse(call, evidence.applied) for call in evidence.calls)
-    if evidence.verify and not lost:
-        yield Finding("verify", "ledger verify", evidence.verify)
-
-
 def _shown(booked: _Booked) -> str:
     rows = ", ".join(
         f"{row.kind} {row.charged_tokens} {row.quality} {row.outcome}" for row in booked.rows
@@ -272,5 +266,4 @@ RULES: tuple[Rule, ...] = (
     redis_is_the_ledger,
     limits_hold,
     nothing_is_left,
-    verify_agrees,
 )
