@@ -26,7 +26,7 @@ class Proof:
 PROOFS = {
     "dropped": Proof((2760, 903, 559), 15.0, "unmeasured"),
     "careless": Proof((788, 1589, 4206), 12.0, "expired early"),
-    "early": Proof((2265, 3313, 1091), 15.0, "unbooked"),
+    "early": Proof((3313, 1091, 2265), 15.0, "unbooked"),
 }
 
 
