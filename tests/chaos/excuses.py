@@ -40,10 +40,9 @@ def killed_while_redis_silent(call: ClientCall, applied: Sequence[Applied]) -> b
 
 def killed_while_redis_emptied(call: ClientCall, applied: Sequence[Applied]) -> bool:
     """Redis lost what it had, and the call's gateway, which remembers what is not booked yet and
-    sends it again, was killed before it could."""
+    sends it once the shard is open again, was killed before it could."""
     return any(
         fault.kind == "empty"
-        and call.ended_s - _CLOCKS_S <= fault.began_s
         and death.began_s <= fault.ended_s + _SENT_AGAIN_S
         for death in killed(call, applied)
         for fault in applied

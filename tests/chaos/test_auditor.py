@@ -175,6 +175,7 @@ EXCUSED: Sequence[tuple[str, Sequence[Applied]]] = (
     ("shortly after", [SILENT, replace(KILLED, began_s=107.0)]),
     ("redis emptied", [EMPTIED, replace(KILLED, began_s=112.0)]),
     ("redis emptied afterwards", [EMPTIED, KILLED]),
+    ("settled before all was back", [replace(EMPTIED, began_s=90.0, ended_s=91.0), KILLED]),
 )
 NOT_EXCUSED: Sequence[tuple[str, Sequence[Applied]]] = (
     ("nothing happened", []),
@@ -185,7 +186,7 @@ NOT_EXCUSED: Sequence[tuple[str, Sequence[Applied]]] = (
     ("killed when all was confirmed", [SILENT, replace(KILLED, began_s=109.0)]),
     ("silent long before", [Applied("freeze", "redis", 90.0, 95.0), KILLED]),
     ("silent only afterwards", [Applied("freeze", "redis", 103.0, 104.0), KILLED]),
-    ("emptied before", [replace(EMPTIED, began_s=90.0, ended_s=91.0), KILLED]),
+    ("emptied before", [replace(EMPTIED, began_s=60.0, ended_s=61.0), KILLED]),
     ("emptied long before", [EMPTIED, replace(KILLED, began_s=140.0)]),
     ("emptied, not killed", [EMPTIED]),
     ("killed before", [SILENT, replace(KILLED, began_s=99.0)]),
