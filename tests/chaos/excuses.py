@@ -42,8 +42,7 @@ def killed_while_redis_emptied(call: ClientCall, applied: Sequence[Applied]) -> 
     """Redis lost what it had, and the call's gateway, which remembers what is not booked yet and
     sends it once the shard is open again, was killed before it could."""
     return any(
-        fault.kind == "empty"
-        and death.began_s <= fault.ended_s + _SENT_AGAIN_S
+        fault.kind == "empty" and death.began_s <= fault.ended_s + _SENT_AGAIN_S
         for death in killed(call, applied)
         for fault in applied
     )
