@@ -7,10 +7,10 @@ ARGS ?=
 export VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench lock fresh mutants simulate
+.PHONY: help run test check bench lock fresh mutants simulate chaos chaos-planted
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*##/make \1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*##/make \1\t/p' Makefile | expand -t 20
 
 run:  ## start the gateway with all it needs; Ctrl-C stops everything
 	@$(PYTHON) bootstrap.py run
@@ -55,7 +55,15 @@ mutants:  ## plant faults in copies of the scripts; the tests must notice (ARGS=
 	@exec $(VENV)/bin/python -m tests.mutants.run $(ARGS)
 
 SEEDS ?= 2000
-SEED ?= 1
 simulate:  ## the flow and the jobs in simulated worlds that fail (SEEDS=2000 from SEED=1, all cores)
 	@$(PYTHON) bootstrap.py test
-	@exec env PYTHONDONTWRITEBYTECODE= $(VENV)/bin/python -m tests.simulation --seeds $(SEEDS) --seed $(SEED) $(ARGS)
+	@exec env PYTHONDONTWRITEBYTECODE= $(VENV)/bin/python -m tests.simulation --seeds $(SEEDS) --seed $(or $(SEED),1) $(ARGS)
+
+MINUTES ?= 5
+chaos:  ## break everything on a schedule and audit what came of it (MINUTES=5; SEED=7 for one run)
+	@$(PYTHON) bootstrap.py test
+	@exec $(VENV)/bin/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+chaos-planted:  ## plant faults in running gateways; the audit must report each
+	@$(PYTHON) bootstrap.py test
+	@exec $(VENV)/bin/python -m tests.chaos.planted.prove
