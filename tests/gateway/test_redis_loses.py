@@ -97,9 +97,11 @@ class Gateway:
         return said
 
 
-def settings_on(make_gateway: MakeGateway, redis_url: str, postgres_url: str) -> Settings:
+def settings_on(
+    make_gateway: MakeGateway, redis_url: str, postgres_url: str, client: str = "fast"
+) -> Settings:
     return make_gateway(
-        redis={"url": redis_url},
+        redis={"url": redis_url, "client": client},
         ledger={"url": postgres_url},
         identity={"keys": {"pepper": "a-pepper-of-this-test"}},
     ).settings
