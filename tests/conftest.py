@@ -12,6 +12,7 @@ import os
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NoReturn
 from urllib.parse import urlsplit
@@ -26,6 +27,7 @@ from gateway.adapters.embedded import (
     start_postgres,
     start_redis,
 )
+from tests.redis_nodes import RedisCluster, open_cluster
 
 
 @pytest.fixture(scope="session")
@@ -74,6 +76,24 @@ def redis_url(redis_server: RunningServer) -> str:
     with redis.Redis.from_url(redis_server.url) as client:
         client.flushall()
     return redis_server.url
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(missing: Callable[[str], NoReturn]) -> Iterator[RedisCluster]:
+    """Three primaries for the whole session, which no test kills."""
+    with tempfile.TemporaryDirectory(prefix="qg-cluster-") as place, ExitStack() as stack:
+        try:
+            cluster = stack.enter_context(open_cluster(Path(place)))
+        except EmbeddedError as error:
+            missing(str(error))
+        yield cluster
+
+
+@pytest.fixture
+def cluster_url(redis_cluster: RedisCluster) -> str:
+    """The session's cluster, emptied."""
+    redis_cluster.flush()
+    return redis_cluster.url
 
 
 @pytest.fixture(scope="session")

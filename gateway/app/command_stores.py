@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from gateway.adapters.postgres.connection import open_pool
 from gateway.adapters.prometheus_metrics import JobsMetrics, ProxyMetrics
-from gateway.adapters.redis_store.streams import open_client
+from gateway.adapters.redis_store.clients import open_client
 from gateway.app.embedded import embedded_stores, ledger_url_of, redis_url_of
 from gateway.app.jobs_process import drain_of
 from gateway.app.ledger_schema import prepare_ledger

@@ -22,7 +22,9 @@ from gateway.core.prompt.pictures import PICTURE_RULES
 PEPPER_CHARACTERS_MIN = 16
 # Metrics file every model that is not configured under this label.
 _OTHER_MODELS = "other"
-_REDIS_SCHEMES = ("redis", "rediss", "unix")
+_REDIS_SCHEMES = (
+    "redis", "rediss", "unix", "redis+cluster", "rediss+cluster", "redis+sentinel",
+)  # fmt: skip
 _LEDGER_SCHEMES = ("postgresql", "postgres")
 # Headers the gateway writes itself, or that belong to one connection only (RFC 9110, 7.6.1).
 _OWN_HEADERS = {
@@ -83,6 +85,7 @@ def _not_web_url(path: str, url: str) -> Problem:
 
 def _stores(file: File) -> Iterator[Problem]:
     yield from _store("redis.url", file.redis.url, _REDIS_SCHEMES)
+    yield from _many_servers("redis.url", file.redis.url)
     yield from _store("ledger.url", file.ledger.url, _LEDGER_SCHEMES)
 
 
@@ -92,6 +95,22 @@ def _store(path: str, url: StoreUrl, schemes: tuple[str, ...]) -> Iterator[Probl
     expected = ", ".join(f"{scheme}://" for scheme in schemes)
     found = f"{url.scheme}:// without a host" if url.scheme in schemes else "something else"
     yield Problem(path, f"expected {expected} and a host or path, or embedded; found {found}")
+
+
+def _many_servers(path: str, url: StoreUrl) -> Iterator[Problem]:
+    """What the URLs of a cluster and of Sentinels say beyond hosts."""
+    hosts, _, rest = (url.place or "").partition("/")
+    name, _, database = rest.partition("/")
+    if url.scheme in ("redis+cluster", "rediss+cluster"):
+        if rest or not hosts:
+            expected = f"{url.scheme}://host:port[,host:port...] and no path"
+            yield Problem(path, f"expected {expected}: a cluster has one database")
+    elif url.scheme == "redis+sentinel":
+        if not (hosts and name and (not database or database.isdecimal())):
+            expected = "redis+sentinel://host:port[,host:port...]/name[/db]"
+            yield Problem(path, f"expected {expected}: by which name Sentinel knows the master")
+    elif "," in hosts and url.scheme in ("redis", "rediss"):
+        yield Problem(path, "names several hosts: write redis+cluster:// or redis+sentinel://")
 
 
 def _lease(file: File) -> Iterator[Problem]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import lru_cache, partial
 from typing import Any, TypeVar
 
@@ -67,8 +67,12 @@ class Shards:
         self.of: Callable[[str], int] = lru_cache(_PAYERS_KEPT)(partial(shard_of, shards=shards))
 
     async def open_all(self) -> None:
-        """Compare every shard with what this process and the ledger have seen of it, and open it,
-        or raise its epoch, where Redis has less. Before traffic, and whenever the server changed.
+        """Compare every shard, before traffic."""
+        await self.compare(range(self._shards))
+
+    async def compare(self, shards: Iterable[int]) -> None:
+        """Compare these shards with what this process and the ledger have seen of them, and open
+        each, or raise its epoch, where Redis has less: whenever the server that has them changed.
 
         While the ledger is away, what this process has seen must do.
         """
@@ -77,7 +81,7 @@ class Shards:
             cursors = await self._ledger.cursors()
         except LedgerUnavailable as error:
             _log.warning("shards are compared without the ledger: %s", error)
-        for shard in range(self._shards):
+        for shard in shards:
             await self._compare(shard, cursors.get(shard))
 
     async def open(self, shard: int) -> int:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway.core.event import EventError, LedgerRow, ledger_row, stream_position
@@ -22,7 +22,7 @@ from gateway.ports.clock import Clock
 from gateway.ports.ledger import BookReply, Cursor, DeadEntry, Ledger
 from gateway.ports.metrics import JobsMetrics
 from gateway.ports.outbox import Outbox, OutboxEntry
-from gateway.ports.quota_store import QuotaStore
+from gateway.ports.quota_store import QuotaStore, StoreUnavailable
 
 BATCH_ROWS_MAX = 500  # a shard; of sixteen shards that are all behind, a third of a second's work
 _WAIT_MS = 1000  # how long a read waits for an event; it returns at once when one comes
@@ -149,17 +149,17 @@ class Drain:
         ):
             return server_id
         until = {shard: at.stream_id for shard, at in known.items() if at.stream_id != "0-0"}
-        if until and not await self._has_what_was_booked_last(until):
-            await self._read_from_the_start(until)
+        if until:
+            lacking = await self._lack_what_was_booked_last(until)
+            await self._read_from_the_start({shard: until[shard] for shard in lacking})
         await self._ledger.note_server(self._terms.shards, server_id)
         return server_id
 
-    async def _has_what_was_booked_last(self, cursors: dict[int, str]) -> bool:
-        """A server that goes back in time loses the newest entries of a stream first: one that has
-        the last one, and no other in its place, has lost none."""
-        last = _batch_of(await self._outbox.at(cursors), cursors)
-        if len(last.rows) + len(last.dead) < len(cursors):
-            return False
+    async def _lack_what_was_booked_last(self, cursors: dict[int, str]) -> Iterable[int]:
+        """A server that goes back in time loses the newest entries of a stream first: a shard that
+        has the last one, and no other in its place, has lost none."""
+        entries = await self._outbox.at(cursors)
+        last = _batch_of(entries, cursors)
         doubles: list[LedgerRow] = []
 
         async def found(rows: Sequence[LedgerRow]) -> None:
@@ -167,7 +167,9 @@ class Drain:
 
         reply = await self._ledger.book(last.rows, last.dead, found)
         self._count(reply)
-        return not (reply.booked or reply.dead or doubles)
+        if reply.booked or reply.dead or doubles:
+            return cursors
+        return cursors.keys() - {entry.shard for entry in entries}
 
     async def _read_from_the_start(self, cursors: Mapping[int, str]) -> None:
         until = {shard: stream_position(stream_id) for shard, stream_id in cursors.items()}
@@ -206,8 +208,12 @@ class Drain:
         keep_from = f"{self._clock.now_ms() - self._terms.retain_s * 1000}-0"
         bytes_max = self._terms.retain_bytes // self._terms.shards
         for shard, cursor in cursors.items():
-            await self._outbox.trim(shard, keep_from, bytes_max, cursor)
-            events, oldest_id = await self._outbox.backlog(shard, cursor)
+            try:
+                await self._outbox.trim(shard, keep_from, bytes_max, cursor)
+                events, oldest_id = await self._outbox.backlog(shard, cursor)
+            except StoreUnavailable as error:
+                _log.info("the outbox of shard %d is not trimmed: %s", shard, error)
+                continue  # of a cluster, the other nodes may answer
             age_s = (
                 (self._clock.now_ms() - stream_position(oldest_id)[0]) / 1000 if oldest_id else 0.0
             )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from gateway.flow.accounts import project
 from gateway.ports.clock import Clock
 from gateway.ports.directory import Directory
-from gateway.ports.quota_store import QuotaStore
+from gateway.ports.quota_store import QuotaStore, StoreUnavailable
 
 _ROWS_MAX = 500
 _REST_S = 1.0
@@ -28,6 +28,12 @@ class Projection:
     async def step(self) -> float:
         """Project every user whose revision Redis has not confirmed."""
         waiting = await self._directory.unprojected(_ROWS_MAX)
+        silent: StoreUnavailable | None = None
         for identity in waiting:
-            await project(identity, self._directory, self._store, self._clock)
+            try:
+                await project(identity, self._directory, self._store, self._clock)
+            except StoreUnavailable as error:  # of a cluster, the other nodes may answer
+                silent = error
+        if silent is not None:
+            raise silent
         return 0.0 if len(waiting) == _ROWS_MAX else _REST_S

@@ -17,7 +17,7 @@ from gateway.core.pricing import PriceTable
 from gateway.core.quota.settle import LapsedHold, SettleCode, Settlement
 from gateway.ports.clock import Clock
 from gateway.ports.metrics import JobsMetrics
-from gateway.ports.quota_store import Leases, QuotaStore
+from gateway.ports.quota_store import Leases, QuotaStore, StoreUnavailable
 
 _ROWS_MAX = 200  # a shard and round
 _REST_S = 1.0
@@ -55,14 +55,22 @@ class Sweep:
         self._clock = clock
 
     async def step(self) -> float:
-        """End every hold that lapsed; rest a second when there was no full batch."""
+        """End every hold that lapsed; rest a second when there was no full batch.
+        StoreUnavailable, after all others, when some shard's server did not answer."""
         still_open, full = 0, False
+        silent: StoreUnavailable | None = None
         for shard in range(self._terms.shards):
-            lapsed = await self._leases.lapsed(shard, self._terms.grace_ms, _ROWS_MAX)
-            for hold in lapsed:
-                await self._expire(hold)
-            full = full or len(lapsed) == _ROWS_MAX
-            still_open += await self._leases.count(shard)
+            try:
+                lapsed = await self._leases.lapsed(shard, self._terms.grace_ms, _ROWS_MAX)
+                for hold in lapsed:
+                    await self._expire(hold)
+                still_open += await self._leases.count(shard)
+            except StoreUnavailable as error:  # of a cluster, the other nodes may answer
+                silent = error
+            else:
+                full = full or len(lapsed) == _ROWS_MAX
+        if silent is not None:
+            raise silent
         self._metrics.holds_open(still_open)
         return 0.0 if full else _REST_S
 

@@ -103,7 +103,7 @@ class QuotaStore(Protocol):
         ...
 
     async def epochs(self) -> dict[int, int]:
-        """Every shard's epoch; 0: not open."""
+        """The epoch of every shard whose server answers; 0: not open."""
         ...
 
     async def has_event(self, shard: int, stream_id: str) -> bool:

@@ -71,6 +71,13 @@ def client(request: pytest.FixtureRequest) -> str:
     return kind
 
 
+@pytest.fixture(params=["redis_url", "cluster_url"], ids=["one", "cluster"])
+def each_url(request: pytest.FixtureRequest) -> str:
+    """One server, then a cluster; for the suites about what is kept there."""
+    url: str = request.getfixturevalue(request.param)
+    return url
+
+
 @pytest.fixture
 def ledger_url(migrated_url: str) -> str:
     """A migrated database without a row."""

@@ -6,15 +6,25 @@ And the same kept in plain sums, to hold the answers of many calls at once again
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import redis.asyncio
+
 from gateway.adapters.redis_store.calls import Calls, open_connections
+from gateway.adapters.redis_store.clients import open_client
+from gateway.adapters.redis_store.cluster_calls import ClusterCalls
+from gateway.adapters.redis_store.cluster_jobs import ClusterLeases, ClusterStreams, JobNodes
 from gateway.adapters.redis_store.fast_calls import FastCalls
+from gateway.adapters.redis_store.leases import RedisLeases
+from gateway.adapters.redis_store.nodes import Nodes
 from gateway.adapters.redis_store.plain_calls import PlainCalls
 from gateway.adapters.redis_store.quota_store import RedisQuotaStore
 from gateway.adapters.redis_store.scripts import Script, load_scripts, lua_folder
+from gateway.adapters.redis_store.streams import RedisStreams
+from gateway.adapters.redis_store.topology import Topology
+from gateway.adapters.redis_store.urls import is_cluster, node_urls
 from gateway.core.event import UsageEvent, encode_event
 from gateway.core.identity import shard_of
 from gateway.core.quota.entitle import FinishCode, LedgerSums
@@ -117,12 +127,51 @@ KINDS: Mapping[str, type[FastCalls] | type[PlainCalls]] = {"fast": FastCalls, "p
 async def open_store(
     url: str, deadline_s: float = 10.0, client: str = "fast"
 ) -> AsyncIterator[Opened]:
-    """The product's own store on a real server. The deadline is long unless it is tested."""
+    """The product's own store on a real server or cluster. The deadline is long unless it is
+    tested."""
     seen: list[str] = []
-    connections = open_connections(url, deadline_s)
-    calls = KINDS[client](connections, deadline_s, lambda script, seconds: seen.append(script))
-    yield Opened(RedisQuotaStore(calls, SCRIPTS, SHARDS), calls, seen)
-    await calls.aclose()
+
+    def calls_to(node: str) -> Calls:
+        connections = open_connections(node, deadline_s)
+        return KINDS[client](connections, deadline_s, lambda script, seconds: seen.append(script))
+
+    async with AsyncExitStack() as stack:
+        if is_cluster(url):
+            topology = Topology(url, SHARDS)
+            stack.push_async_callback(topology.aclose)
+            await topology.refresh()
+            nodes: Nodes[Calls] = Nodes(topology, calls_to, lambda each: each.aclose())
+            calls: Calls = ClusterCalls(nodes, lambda each: each, deadline_s)
+        else:
+            calls = calls_to(url)
+        stack.push_async_callback(calls.aclose)
+        yield Opened(RedisQuotaStore(calls, SCRIPTS, SHARDS), calls, seen)
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """What the jobs read, and redis-py's client for what tests look at themselves."""
+
+    client: Any
+    streams: RedisStreams | ClusterStreams
+    leases: RedisLeases | ClusterLeases
+
+
+@asynccontextmanager
+async def open_jobs(url: str, shards: int = SHARDS) -> AsyncIterator[Jobs]:
+    """The jobs' side of a real server or cluster."""
+    if not is_cluster(url):
+        client = open_client(url)
+        yield Jobs(client, RedisStreams(client, shards), RedisLeases(client, shards))
+        await client.aclose()
+        return
+    topology = Topology(url, shards)
+    await topology.refresh()
+    nodes = JobNodes(topology, shards)
+    async with redis.asyncio.RedisCluster.from_url(node_urls(url)[0]) as whole:
+        yield Jobs(whole, ClusterStreams(nodes, shards), ClusterLeases(nodes, shards))
+    await nodes.aclose()
+    await topology.aclose()
 
 
 @dataclass

@@ -9,13 +9,11 @@ from typing import Any
 import pytest
 
 from gateway.adapters.redis_store.keys import account_keys
-from gateway.adapters.redis_store.leases import RedisLeases
 from gateway.adapters.redis_store.quota_store import RedisQuotaStore
-from gateway.adapters.redis_store.streams import open_client
 from gateway.core.identity import account_digest, member_digest
 from gateway.core.quota.reserve import ReserveCode
 from gateway.core.quota.settle import LapsedHold, SettleCode
-from gateway.ports.quota_store import StoreUnavailable
+from gateway.ports.quota_store import Leases, StoreUnavailable
 from tests.contract.quota_samples import (
     PAYER,
     SHARD,
@@ -23,6 +21,7 @@ from tests.contract.quota_samples import (
     STARTS_MS,
     ask,
     bring,
+    open_jobs,
     open_store,
     payer_in,
     rid_of,
@@ -39,7 +38,7 @@ class Stand:
     """A store with one account, and the sweeper's view of it."""
 
     store: RedisQuotaStore
-    leases: RedisLeases
+    leases: Leases
     client: Any
 
     async def rids(self, grace_ms: int = 0, rows_max: int = 100) -> list[str]:
@@ -59,12 +58,10 @@ class Stand:
 
 
 @pytest.fixture
-async def stand(redis_url: str) -> AsyncIterator[Stand]:
-    async with open_store(redis_url) as opened:
+async def stand(each_url: str) -> AsyncIterator[Stand]:
+    async with open_store(each_url) as opened, open_jobs(each_url) as jobs:
         await bring(opened.store)
-        client = open_client(redis_url)
-        yield Stand(opened.store, RedisLeases(client, SHARDS), client)
-        await client.aclose()
+        yield Stand(opened.store, jobs.leases, jobs.client)
 
 
 async def test_a_lapsed_hold_tells_all_that_its_row_needs(stand: Stand) -> None:

@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 
 from gateway.adapters.embedded import start_redis
+from gateway.adapters.redis_store.clients import open_client
 from gateway.adapters.redis_store.keys import shard_keys
-from gateway.adapters.redis_store.streams import RedisStreams, open_client
-from gateway.ports.outbox import OutboxEntry
+from gateway.adapters.redis_store.streams import RedisStreams
+from gateway.adapters.redis_store.urls import is_cluster
+from gateway.ports.outbox import Outbox, OutboxEntry
 from gateway.ports.quota_store import StoreUnavailable
 from gateway.ports.tasks import spawn
 from tests.contract.ledger_samples import until
+from tests.contract.quota_samples import Jobs, open_jobs
 
 SHARDS = 3
 BEGINNING = dict.fromkeys(range(SHARDS), "0-0")
@@ -24,15 +27,19 @@ NODE = 100
 
 
 @pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[Any]:
-    opened = open_client(redis_url)
-    yield opened
-    await opened.aclose()
+async def jobs(each_url: str) -> AsyncIterator[Jobs]:
+    async with open_jobs(each_url, SHARDS) as opened:
+        yield opened
 
 
 @pytest.fixture
-def outbox(client: Any) -> RedisStreams:
-    return RedisStreams(client, SHARDS)
+def client(jobs: Jobs) -> Any:
+    return jobs.client
+
+
+@pytest.fixture
+def outbox(jobs: Jobs) -> Outbox:
+    return jobs.streams
 
 
 async def put(client: Any, shard: int, *stream_ids: str) -> None:
@@ -45,20 +52,20 @@ async def ids(client: Any, shard: int = 0) -> list[str]:
     return [entry[0].decode() for entry in await client.xrange(shard_keys(shard).outbox)]
 
 
-async def test_both_parts_of_an_entry_come_raw(outbox: RedisStreams, client: Any) -> None:
+async def test_both_parts_of_an_entry_come_raw(outbox: Outbox, client: Any) -> None:
     parts = {"e": bytes(range(256)), "b": b"1 2"}
     await client.xadd(shard_keys(1).outbox, parts, "5-1")
     (entry,) = await outbox.read(BEGINNING, 10, 1)
     assert entry == OutboxEntry(1, "5-1", parts["e"], parts["b"])
 
 
-async def test_what_has_no_parts_is_read_all_the_same(outbox: RedisStreams, client: Any) -> None:
+async def test_what_has_no_parts_is_read_all_the_same(outbox: Outbox, client: Any) -> None:
     await client.xadd(shard_keys(0).outbox, {"strange": "1"}, "5-1")
     (entry,) = await outbox.read(BEGINNING, 10, 1)
     assert (entry.event_json, entry.script_part) == (b"", b"")
 
 
-async def test_each_shard_is_read_on_from_its_own_cursor(outbox: RedisStreams, client: Any) -> None:
+async def test_each_shard_is_read_on_from_its_own_cursor(outbox: Outbox, client: Any) -> None:
     await put(client, 0, "1-0", "1-1", "2-0")
     await put(client, 1, "1-0", "9-0")
     await put(client, 2, "4-0")
@@ -69,7 +76,7 @@ async def test_each_shard_is_read_on_from_its_own_cursor(outbox: RedisStreams, c
 
 
 async def test_a_batch_is_limited_for_each_shard_and_the_next_goes_on(
-    outbox: RedisStreams, client: Any
+    outbox: Outbox, client: Any
 ) -> None:
     await put(client, 0, *(f"{n}-0" for n in range(1, 6)))
     await put(client, 1, "7-0")
@@ -81,20 +88,20 @@ async def test_a_batch_is_limited_for_each_shard_and_the_next_goes_on(
 
 
 @pytest.mark.parametrize("wait_ms", [0, 1])
-async def test_a_read_ends_when_there_is_nothing(outbox: RedisStreams, wait_ms: int) -> None:
+async def test_a_read_ends_when_there_is_nothing(outbox: Outbox, wait_ms: int) -> None:
     async with asyncio.timeout(5):
         assert await outbox.read(BEGINNING, 10, wait_ms) == []
 
 
-async def test_of_no_shards_nothing_is_read(outbox: RedisStreams) -> None:
+async def test_of_no_shards_nothing_is_read(outbox: Outbox) -> None:
     assert await outbox.read({}, 10, 1) == []
 
 
 async def test_a_waiting_read_comes_back_with_the_first_event(
-    outbox: RedisStreams, client: Any
+    outbox: Outbox, client: Any, each_url: str
 ) -> None:
-    async def waits() -> bool:
-        return bool((await client.info("clients"))["blocked_clients"])
+    async def waits() -> bool:  # of a cluster, new events are looked for now and then
+        return is_cluster(each_url) or bool((await client.info("clients"))["blocked_clients"])
 
     reading = spawn(outbox.read(BEGINNING, 10, 5_000), "read", awaited=True)
     await until(waits)
@@ -104,7 +111,7 @@ async def test_a_waiting_read_comes_back_with_the_first_event(
 
 
 async def test_a_server_started_anew_is_another_one(
-    outbox: RedisStreams, client: Any, tmp_path: Path
+    outbox: Outbox, client: Any, tmp_path: Path
 ) -> None:
     first = await outbox.server_id()
     await client.flushall()
@@ -121,9 +128,7 @@ async def test_a_server_started_anew_is_another_one(
         await RedisStreams(other, SHARDS).server_id()
 
 
-async def test_what_lies_at_a_cursor_is_told_where_it_still_is(
-    outbox: RedisStreams, client: Any
-) -> None:
+async def test_what_lies_at_a_cursor_is_told_where_it_still_is(outbox: Outbox, client: Any) -> None:
     await put(client, 0, "1-0", "1-1", "2-0")
     await put(client, 1, "1-0")
     assert await outbox.at({0: "1-1", 1: "9-0", 2: "1-0"}) == [
@@ -132,7 +137,7 @@ async def test_what_lies_at_a_cursor_is_told_where_it_still_is(
     assert await outbox.at({}) == []
 
 
-async def test_the_backlog_is_what_lies_past_the_cursor(outbox: RedisStreams, client: Any) -> None:
+async def test_the_backlog_is_what_lies_past_the_cursor(outbox: Outbox, client: Any) -> None:
     await put(client, 0, "1-0", "1-1", "2-0")
     assert await outbox.backlog(0, "0-0") == (3, "1-0")
     assert await outbox.backlog(0, "1-0") == (2, "1-1")
@@ -140,7 +145,7 @@ async def test_the_backlog_is_what_lies_past_the_cursor(outbox: RedisStreams, cl
     assert await outbox.backlog(1, "0-0") == (0, None)
 
 
-async def test_a_long_backlog_is_counted_to_a_thousand(outbox: RedisStreams, client: Any) -> None:
+async def test_a_long_backlog_is_counted_to_a_thousand(outbox: Outbox, client: Any) -> None:
     await put(client, 0, *(f"{n}-0" for n in range(1, 1011)))
     assert await outbox.backlog(0, "5-0") == (1000, "6-0")
     assert await outbox.backlog(0, "20-0") == (990, "21-0")
@@ -153,7 +158,7 @@ FILLED = [f"{n}-0" for n in range(1, 5 * NODE + 1)]
 
 
 @pytest.fixture
-async def filled(client: Any, outbox: RedisStreams) -> RedisStreams:
+async def filled(client: Any, outbox: Outbox) -> Outbox:
     await put(client, 0, *FILLED)
     return outbox
 
@@ -165,7 +170,7 @@ def kept_from(found: list[str]) -> int:
     return gone
 
 
-async def test_what_is_old_and_drained_goes(filled: RedisStreams, client: Any) -> None:
+async def test_what_is_old_and_drained_goes(filled: Outbox, client: Any) -> None:
     await filled.trim(0, "301-0", ROOMY, cursor="450-0")
     assert kept_from(await ids(client)) == 3 * NODE
 
@@ -174,14 +179,14 @@ async def test_what_is_old_and_drained_goes(filled: RedisStreams, client: Any) -
 @pytest.mark.parametrize("before", ["0-0", "301-0", "999999-0", "9-0"])
 @pytest.mark.parametrize("cursor", ["0-0", "1-0", "99-0", "250-0", "500-0"])
 async def test_nothing_past_the_cursor_is_ever_dropped(
-    filled: RedisStreams, client: Any, cursor: str, before: str, bytes_max: int
+    filled: Outbox, client: Any, cursor: str, before: str, bytes_max: int
 ) -> None:
     await filled.trim(0, before, bytes_max, cursor)
     assert kept_from(await ids(client)) <= int(cursor.split("-")[0])
 
 
 async def test_over_its_size_all_that_is_drained_goes_whatever_its_age(
-    filled: RedisStreams, client: Any
+    filled: Outbox, client: Any
 ) -> None:
     await filled.trim(0, "1-0", ROOMY, cursor="450-0")
     assert kept_from(await ids(client)) == 0
@@ -189,19 +194,17 @@ async def test_over_its_size_all_that_is_drained_goes_whatever_its_age(
     assert kept_from(await ids(client)) == 4 * NODE
 
 
-async def test_ids_are_compared_as_numbers(filled: RedisStreams, client: Any) -> None:
+async def test_ids_are_compared_as_numbers(filled: Outbox, client: Any) -> None:
     await filled.trim(0, "1000-0", ROOMY, cursor="201-0")  # as text, 1000-0 is the smaller one
     assert kept_from(await ids(client)) == 2 * NODE
 
 
-async def test_a_shard_without_events_needs_no_trimming(outbox: RedisStreams, client: Any) -> None:
+async def test_a_shard_without_events_needs_no_trimming(outbox: Outbox, client: Any) -> None:
     await outbox.trim(0, "5-0", TINY, "0-0")
     assert await client.dbsize() == 0
 
 
-async def test_trouble_is_told_as_the_store_being_unavailable(
-    outbox: RedisStreams, client: Any
-) -> None:
+async def test_trouble_is_told_as_the_store_being_unavailable(outbox: Outbox, client: Any) -> None:
     await client.set(shard_keys(0).outbox, "not a stream")
     with pytest.raises(StoreUnavailable, match=r"^XREAD: "):
         await outbox.read({0: "0-0"}, 10, 1)

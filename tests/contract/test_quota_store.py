@@ -16,7 +16,7 @@ from msgspec import structs
 
 from gateway.adapters.redis_store.keys import shard_keys, tier_key
 from gateway.adapters.redis_store.leases import RedisLeases
-from gateway.adapters.redis_store.streams import RedisStreams, open_client
+from gateway.adapters.redis_store.streams import RedisStreams
 from gateway.core.event import LedgerRow, ledger_row
 from gateway.core.quota.entitle import EntitleCode, Entitlement, FinishCode, Pack, Snapshot
 from gateway.core.quota.reserve import Limits, ReserveCode
@@ -32,6 +32,7 @@ from tests.contract.quota_samples import (
     bring,
     correction,
     ledger_sums,
+    open_jobs,
     open_store,
     payer_in,
     rid_of,
@@ -48,14 +49,15 @@ class Stand:
     """A store, and what the jobs read of it."""
 
     store: QuotaStore
-    streams: RedisStreams
-    leases: RedisLeases
+    streams: Any
+    leases: Any
     client: Any
 
     async def end(self, number: int = 1, **changes: Any) -> SettleReply:
         return await (await self.store.settle(settlement(number, **changes)))
 
     async def lapsed(self) -> LapsedHold:
+        found: LapsedHold
         (found,) = await self.leases.lapsed(SHARD, 0, 10)
         return found
 
@@ -74,9 +76,9 @@ class Stand:
         await self.client.hset(tier_key(tier, SHARD), mapping=fields)
 
 
-@pytest.fixture(params=["real", "fake"])
+@pytest.fixture(params=["redis_url", "cluster_url", "fake"])
 def real_url(request: pytest.FixtureRequest) -> str | None:
-    return str(request.getfixturevalue("redis_url")) if request.param == "real" else None
+    return None if request.param == "fake" else str(request.getfixturevalue(request.param))
 
 
 @pytest.fixture
@@ -87,11 +89,8 @@ async def empty(real_url: str | None) -> AsyncIterator[Stand]:
             streams, leases = RedisStreams(fake.client, SHARDS), RedisLeases(fake.client, SHARDS)
             yield Stand(fake.store, streams, leases, fake.client)
         return
-    async with open_store(real_url) as opened:
-        client = open_client(real_url)
-        streams, leases = RedisStreams(client, SHARDS), RedisLeases(client, SHARDS)
-        yield Stand(opened.store, streams, leases, client)
-        await client.aclose()
+    async with open_store(real_url) as opened, open_jobs(real_url) as jobs:
+        yield Stand(opened.store, jobs.streams, jobs.leases, jobs.client)
 
 
 @pytest.fixture

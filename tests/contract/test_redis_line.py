@@ -397,7 +397,9 @@ async def test_a_server_that_answers_no_call_at_all_is_left(peer: Peer) -> None:
 async def test_calls_wait_until_a_new_server_is_accepted(redis_url: str) -> None:
     found: list[str] = []
     watch = ServerWatch(found.append)
-    calls = FastCalls(open_connections(redis_url, 0.3, watch), 0.3, lambda script, seconds: None)
+    calls = FastCalls(
+        open_connections(redis_url, 0.3, watch.greet), 0.3, lambda script, seconds: None
+    )
     for told in await asyncio.gather(
         *(calls.command("PING") for _ in range(8)), return_exceptions=True
     ):
@@ -411,7 +413,9 @@ async def test_calls_wait_until_a_new_server_is_accepted(redis_url: str) -> None
 async def test_a_call_outlives_an_attempt_to_connect_that_began_before_it(redis_url: str) -> None:
     found: list[str] = []
     watch = ServerWatch(found.append)
-    calls = FastCalls(open_connections(redis_url, 1.0, watch), 1.0, lambda script, seconds: None)
+    calls = FastCalls(
+        open_connections(redis_url, 1.0, watch.greet), 1.0, lambda script, seconds: None
+    )
     first = spawn(calls.command("PING"), "first", awaited=True)
     await asyncio.sleep(0.5)
     second = spawn(calls.command("PING"), "second", awaited=True)

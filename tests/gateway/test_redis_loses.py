@@ -98,9 +98,12 @@ class Gateway:
         return said
 
 
-def settings_on(make_gateway: MakeGateway, redis_url: str, postgres_url: str) -> Settings:
+def settings_on(
+    make_gateway: MakeGateway, redis_url: str, postgres_url: str, client: str = "fast"
+) -> Settings:
     return make_gateway(
-        redis={"url": redis_url, "mode": "closed"},  # to the token: nobody goes on without it
+        # To the token: nobody goes on without Redis.
+        redis={"url": redis_url, "client": client, "mode": "closed"},
         ledger={"url": postgres_url},
         identity={"keys": {"pepper": "a-pepper-of-this-test"}},
     ).settings

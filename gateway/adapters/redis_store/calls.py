@@ -15,12 +15,22 @@ from typing import Any, Protocol, TypeVar
 from redis.asyncio.connection import BlockingConnectionPool, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    MovedError,
+    NoScriptError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from gateway.adapters.redis_store.scripts import NAMES, Script
-from gateway.adapters.redis_store.server_watch import ServerWatch
+from gateway.adapters.redis_store.sentinel import master_connections
+from gateway.adapters.redis_store.server_watch import Greet
+from gateway.adapters.redis_store.urls import is_sentinel
 from gateway.ports.quota_store import StoreRejected, StoreUnavailable
 
 # One call lasts well under a millisecond, so 64 connections carry tens of thousands a second.
@@ -45,6 +55,15 @@ class WrongReply(StoreUnavailable):
 
     def __init__(self) -> None:
         super().__init__("the reply belongs to another call")
+
+
+class Elsewhere(StoreUnavailable):
+    """The node of a cluster ran nothing: the keys are with another (`moved_to`, where it says
+    which: host and port), on their way there, or with none."""
+
+    def __init__(self, told: str, moved_to: tuple[str, int] | None = None) -> None:
+        super().__init__(told)
+        self.moved_to = moved_to
 
 
 class Closed(StoreUnavailable):
@@ -85,7 +104,8 @@ class Calls(Protocol):
         ...
 
     async def commands(self, requests: Sequence[Args]) -> list[Any]:
-        """Several plain commands in one write, their replies in order; one deadline for all."""
+        """Several plain commands in one write, their replies in order; one deadline for all. Where
+        only some servers of a cluster answer, a StoreUnavailable stands in the others' places."""
         ...
 
     async def aclose(self) -> None:
@@ -93,23 +113,24 @@ class Calls(Protocol):
         ...
 
 
-def open_connections(
-    url: str, deadline_s: float, watch: ServerWatch | None = None
-) -> ConnectionPool:
+def open_connections(url: str, deadline_s: float, greet: Greet | None = None) -> ConnectionPool:
     """Connections that never retry, and wait at most `deadline_s` for a server or their turn.
 
-    With a `watch`, a connection to a server that is new is used once that was accepted.
+    With `greet`, a connection is used once that has returned. Not for the URL of a cluster, each of
+    whose nodes has its own.
     """
-    return BlockingConnectionPool.from_url(
-        url,
-        protocol=2,  # one form of reply, and none that nobody asked for
-        redis_connect_func=watch.greet if watch else None,
-        max_connections=CONNECTIONS_MAX,
-        timeout=deadline_s,
-        socket_connect_timeout=deadline_s,
-        socket_timeout=None,  # the deadline is kept by who calls, around the whole call
-        retry=Retry(NoBackoff(), 0),
-    )
+    options: dict[str, Any] = {
+        "protocol": 2,  # one form of reply, and none that nobody asked for
+        "redis_connect_func": greet,
+        "max_connections": CONNECTIONS_MAX,
+        "timeout": deadline_s,
+        "socket_connect_timeout": deadline_s,
+        "socket_timeout": None,  # the deadline is kept by who calls, around the whole call
+        "retry": Retry(NoBackoff(), 0),
+    }
+    if is_sentinel(url):
+        return master_connections(url, deadline_s, options)
+    return BlockingConnectionPool.from_url(url, **options)
 
 
 def check_echo(reply: Any, rid: bytes) -> None:
@@ -125,6 +146,10 @@ def translated(error: BaseException) -> BaseException:
         return StoreRejected(str(error))
     if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError):  # TimeoutError is one
         return NoReply(f"{type(error).__name__}: {error}")
+    if isinstance(error, MovedError):
+        return Elsewhere(f"MOVED {error}", (error.host, error.port) if error.host else None)
+    if isinstance(error, AskError | TryAgainError | ClusterDownError):
+        return Elsewhere(f"{type(error).__name__}: {error}")
     if isinstance(error, RedisError):
         return StoreUnavailable(f"{type(error).__name__}: {error}")
     return error

@@ -23,8 +23,8 @@ class UnfitStore(Exception):
     """The server must not be used as it is; the text says what to change."""
 
 
-async def check_server(client: Redis, now_ms: int) -> Sequence[str]:
-    """Warnings about the server; UnfitStore when it must not be used."""
+async def check_server(client: Redis, now_ms: int, in_cluster: bool = False) -> Sequence[str]:
+    """Warnings about the server, or one node `in_cluster`; UnfitStore when it must not be used."""
     try:
         info: dict[str, Any] = await client.info()
         seconds, _ = await client.time()
@@ -37,6 +37,11 @@ async def check_server(client: Redis, now_ms: int) -> Sequence[str]:
         raise UnfitStore(f"Redis {info['redis_version']} is too old: version 7.0 is the least")
     if info.get("role") != "master":
         raise UnfitStore("redis.url names a replica: give it the primary")
+    if info.get("cluster_enabled") and not in_cluster:
+        raise UnfitStore(
+            "redis.url names a node of a cluster, which has a part of the keys only: "
+            "write redis+cluster:// before its host"
+        )
     if policy not in ("noeviction", None):
         raise UnfitStore(
             f"Redis evicts keys (maxmemory-policy {policy}): counters would vanish. "

@@ -115,6 +115,14 @@ def answer_key(user_id: str, key: str, shards: int) -> str:
     return f"qg:{{{shard_of(user_id, shards):02d}}}:i:{answer_name(user_id, key)}"
 
 
+KEYS_BEGIN = "qg:{"
+
+
+def shard_of_key(key: str) -> int:
+    """The shard that any of our keys is in."""
+    return int(key[len(KEYS_BEGIN) : key.index("}")])
+
+
 ACCOUNTS_PATTERN = "qg:{*}:a:*"
 _ACCOUNT_KEY = re.compile(r"qg:\{(\d+)\}:a:(.+)")
 

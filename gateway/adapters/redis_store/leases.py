@@ -15,13 +15,13 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from gateway.adapters.redis_store.clients import asked
 from gateway.adapters.redis_store.keys import (
     ACCOUNTS_PATTERN,
     account_of_key,
     keys_of_name,
     shard_keys,
 )
-from gateway.adapters.redis_store.streams import asked
 from gateway.core.quota.settle import LapsedHold
 
 _ENDINGS_ROWS_MAX = 500  # forgotten at once; the next sweep takes the rest

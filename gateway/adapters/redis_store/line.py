@@ -18,7 +18,7 @@ from typing import Any
 import hiredis
 import msgspec
 from redis.asyncio.connection import DefaultParser
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
 
 from gateway.adapters.redis_store.calls import (
     Observe,
@@ -196,6 +196,8 @@ class Line(asyncio.Protocol):
         return True
 
     def _refused(self, call: Call, error: RedisError) -> None:
+        if isinstance(error, ReadOnlyError):  # it is a replica now: the next call looks for another
+            self.is_open = False
         if not isinstance(error, NoScriptError) or call.script is None or call.is_repeated:
             _fail(call, error)
             return

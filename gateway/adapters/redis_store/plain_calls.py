@@ -13,7 +13,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
 from gateway.adapters.redis_store.calls import (
     Args,
@@ -153,6 +153,9 @@ class PlainCalls:
     async def _finish(self, connection: AbstractConnection) -> Any:
         try:
             reply = await connection.read_response()
+        except ReadOnlyError:  # it is a replica now: the next call looks for another
+            await self._drop(connection)
+            raise
         except ResponseError:  # a whole reply was read: the connection is clean
             await self._connections.release(connection)
             raise

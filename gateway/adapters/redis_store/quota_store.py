@@ -225,7 +225,11 @@ class RedisQuotaStore:
     async def epochs(self) -> dict[int, int]:
         asked = [("HGET", shard_keys(shard).meta, "e") for shard in range(self._shards)]
         told = await self._calls.commands(asked)
-        return {shard: int(epoch or 0) for shard, epoch in enumerate(told)}
+        return {
+            shard: int(epoch or 0)
+            for shard, epoch in enumerate(told)
+            if not isinstance(epoch, StoreUnavailable)
+        }
 
     async def has_event(self, shard: int, stream_id: str) -> bool:
         key = shard_keys(shard).outbox

@@ -1,7 +1,7 @@
 """The outbox in Redis, as the drain reads it.
 
-These commands wait, or read much, so they have connections of their own and redis-py's usual client
-with its retries switched off. Nothing is written but trims, and these only below a cursor.
+These commands wait, or read much, so they have connections of their own (`clients.py`). Nothing is
+written but trims, and these only below a cursor.
 """
 
 from __future__ import annotations
@@ -10,27 +10,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 
+from gateway.adapters.redis_store.clients import asked
 from gateway.adapters.redis_store.keys import shard_keys
+from gateway.adapters.redis_store.server_watch import id_of
 from gateway.core.event import stream_position
 from gateway.ports.outbox import OutboxEntry
 from gateway.ports.quota_store import StoreUnavailable
 
 _BACKLOG_MAX = 1000  # enough to see that the drain is behind; reading more would slow it further
-
-
-def open_client(url: str, wait_s: float = 5.0) -> Redis:
-    """A client whose answers may take `wait_s` longer than the longest blocking read (1 s)."""
-    return Redis.from_url(
-        url,
-        protocol=2,  # one form of reply for XREAD, old servers and new
-        socket_connect_timeout=wait_s,
-        socket_timeout=wait_s + 1.0,
-        retry=Retry(NoBackoff(), 0),
-    )
 
 
 class RedisStreams:
@@ -43,7 +31,10 @@ class RedisStreams:
         self.shards = shards
 
     async def server_id(self) -> str:
-        return str((await asked("INFO", self._client.info("server")))["run_id"])
+        info = await asked("INFO", self._client.info("server", "replication"))
+        if info["role"] != "master":
+            raise StoreUnavailable("the server is a replica")
+        return id_of(info)
 
     async def read(
         self, cursors: dict[int, str], rows_max: int, wait_ms: int
@@ -86,11 +77,3 @@ class RedisStreams:
 
 def _entry(shard: int, stream_id: str, fields: dict[bytes, bytes]) -> OutboxEntry:
     return OutboxEntry(shard, stream_id, fields.get(b"e", b""), fields.get(b"b", b""))
-
-
-async def asked(command: str, call: Any) -> Any:
-    """The reply of a redis-py call; StoreUnavailable when there is none."""
-    try:
-        return await call
-    except (RedisError, OSError) as error:
-        raise StoreUnavailable(f"{command}: {type(error).__name__}: {error}") from error

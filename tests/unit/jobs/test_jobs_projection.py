@@ -57,6 +57,16 @@ async def test_what_failed_stays_to_be_done(rig: FlowRig) -> None:
     assert await rig.directory.unprojected(10) == []
 
 
+async def test_what_failed_keeps_nobody_else_waiting(rig: FlowRig) -> None:
+    await in_force(rig, "ada", "bob")
+    for user_id in ("ada", "bob"):
+        await rig.directory.set_tier(user_id, "lite")
+    rig.store.trouble("entitle", "reply lost")
+    with pytest.raises(StoreUnavailable):
+        await projection(rig).step()
+    assert len(await rig.directory.unprojected(10)) == 1
+
+
 async def test_partitions_are_made_at_once_and_then_hourly(rig: FlowRig) -> None:
     job = Upkeep(rig.ledger, ("free",), rig.metrics, rig.clock)
     made = []

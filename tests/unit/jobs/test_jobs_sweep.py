@@ -234,3 +234,22 @@ async def test_an_expiry_that_crosses_a_threshold_tells_so(rig: FlowRig) -> None
     await lapse(rig)
     await sweep_of(rig).step()
     assert (await only_row(rig)).crossed_percent == 80
+
+
+class SilentBefore(SeenEarlier):
+    """The shards before the first hold's are on a server that does not answer."""
+
+    async def lapsed(self, shard: int, grace_ms: int, rows_max: int) -> Sequence[LapsedHold]:
+        if shard < self._holds[0].shard:
+            raise StoreUnavailable("no reply")
+        return await super().lapsed(shard, grace_ms, rows_max)
+
+
+async def test_a_shard_that_is_silent_keeps_no_other_waiting(rig: FlowRig) -> None:
+    await held(rig, stream=True)
+    await lapse(rig)
+    (found,) = await lapsed(rig)
+    assert found.shard > 0
+    with pytest.raises(StoreUnavailable):
+        await sweep_of(rig, SilentBefore([found])).step()
+    assert (await only_row(rig)).event_id == found.rid
