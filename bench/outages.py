@@ -31,8 +31,8 @@ from bench.rig import Subject, started_upstream
 from bench.stack import GatewayStack
 from bench.table import Table
 from gateway.adapters.embedded import start_postgres
+from gateway.adapters.redis_store.clients import open_client
 from gateway.adapters.redis_store.leases import RedisLeases
-from gateway.adapters.redis_store.streams import open_client
 from gateway.ports.tasks import spawn
 
 RATE = 200

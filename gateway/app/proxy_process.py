@@ -116,7 +116,7 @@ class Worker:
             settings.plan.thresholds_percent,
             metrics,
         )
-        stores.breaker.when_back.append(self.settlements.pauses.end)
+        stores.when_redis_back.append(self.settlements.pauses.end)
         self.open_holds = OpenHolds(
             stores.store, stores.shards, self.settlements, terms, stores.clock
         )

@@ -55,12 +55,14 @@ class RedisTerms:
 @dataclass(frozen=True, slots=True)
 class RedisParts:
     """`calls` are the traffic's. `direct` are those of who compares: over connections of their own,
-    which need nobody's acceptance."""
+    which need nobody's acceptance. All of `when_back` are called when a server that did not answer
+    is back."""
 
     calls: Calls
     direct: Calls
     streams: RedisStreams | ClusterStreams
     leases: RedisLeases | ClusterLeases
+    when_back: list[Callable[[], None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +91,12 @@ async def open_redis(
             _warn(await check_server(client, clock.now_ms()))
             server = servers.opened(terms.url, lambda: range(terms.shards))
             stack.push_async_callback(server.aclose)
-            streams = RedisStreams(client, terms.shards)
             yield RedisParts(
-                server.calls, server.direct, streams, RedisLeases(client, terms.shards)
+                server.calls,
+                server.direct,
+                RedisStreams(client, terms.shards),
+                RedisLeases(client, terms.shards),
+                servers.when_back,
             )
             return
         topology = Topology(terms.url, terms.shards)
@@ -113,6 +118,7 @@ async def open_redis(
             ClusterCalls(nodes, lambda server: server.direct, _PATIENT_S),
             ClusterStreams(jobs, terms.shards),
             ClusterLeases(jobs, terms.shards),
+            servers.when_back,
         )
 
 
@@ -124,6 +130,7 @@ class _Servers:
         self._metrics = metrics
         self._compare = compare
         self._silent = 0
+        self.when_back: list[Callable[[], None]] = []
 
     def opened(self, url: str, shards: Callable[[], Sequence[int]]) -> _Server:
         """The calls to the server behind this URL, which has these shards."""
@@ -148,10 +155,13 @@ class _Servers:
         examiners = open_connections(url, _PATIENT_S, watch.greet_examiner)
         kind = FastCalls if self._terms.client == "fast" else PlainCalls
         sent = kind(open_connections(url, deadline_s, watch.greet), deadline_s, observe)
-        chances = Chances(time.monotonic, random.random)
-        return _Server(
-            Breaker(sent, self._told, chances), PlainCalls(examiners, _PATIENT_S, observe)
-        )
+        breaker = Breaker(sent, self._told, Chances(time.monotonic, random.random))
+        breaker.when_back.append(self._is_back)
+        return _Server(breaker, PlainCalls(examiners, _PATIENT_S, observe))
+
+    def _is_back(self) -> None:
+        for each in self.when_back:
+            each()
 
     def _told(self, is_open: bool) -> None:
         self._silent += 1 if is_open else -1

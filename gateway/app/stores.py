@@ -6,7 +6,7 @@ them back when its block ends. Migrations are a step of their own, done once by 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -48,7 +48,7 @@ class Stores:
     recent: RecentSettlements
     hydrator: Hydrator
     clock: SystemClock
-    breaker: Breaker
+    when_redis_back: list[Callable[[], None]]
 
     def accounts(self, settings: Settings) -> Accounts:
         """What an operator does to users."""
@@ -97,5 +97,5 @@ async def open_stores(
             recent=recent,
             hydrator=Hydrator(store, ledger, shards, metrics),
             clock=clock,
-            breaker=calls,
+            when_redis_back=redis.when_back,
         )

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from gateway.adapters.redis_store.clients import open_client
 from gateway.adapters.redis_store.leases import RedisLeases
-from gateway.adapters.redis_store.streams import RedisStreams, open_client
+from gateway.adapters.redis_store.streams import RedisStreams
 from gateway.core.quota.reassert import OpenCall, ReassertCode
 from gateway.core.quota.reserve import Limits, ReserveCode
 from gateway.core.quota.settle import SettleCode

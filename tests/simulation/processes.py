@@ -8,11 +8,12 @@ new one that knows nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 
 from gateway.adapters.redis_store.server_watch import ServerWatch
+from gateway.core.quota.settle import Settlement
 from gateway.core.rid import Rids
 from gateway.core.routes import CHAT
 from gateway.flow.accounts import Accounts
@@ -120,6 +121,17 @@ def _examine(shards: Shards, watch: ServerWatch, server_id: str) -> None:
     spawn(compare(), f"examine {server_id}")
 
 
+class NoDisk:
+    """Fulfils ports.spill.Spill: what a gateway writes down is lost with it."""
+
+    def keep(self, settlement: Settlement) -> None: ...
+
+    def done(self, rid: str) -> None: ...
+
+    def left(self) -> Iterator[Settlement]:
+        return iter(())
+
+
 class SimGateway:
     """One life of a proxy worker. Made within its process."""
 
@@ -140,9 +152,9 @@ class SimGateway:
         await _until_it_works(lambda: stores.shards.join(self.process.name))
         identities = Identities(stores.directory, b"")
         self.settlements = settlements = self._ground.parts.settlements(
-            stores.store, stores.shards, stores.recent, PLAN.thresholds_percent, metrics
+            stores.store, stores.shards, (stores.recent, NoDisk()), PLAN.thresholds_percent, metrics
         )
-        open_holds = OpenHolds(stores.store, SHORT, clock)
+        open_holds = OpenHolds(stores.store, stores.shards, settlements, SHORT, clock)
         prompts = PromptCounter(CharTokenizer())
         admission = Admission(
             Stores(

@@ -13,6 +13,7 @@ from gateway.core.quota.entitle import (
     LedgerSums,
     Snapshot,
 )
+from gateway.core.quota.reassert import OpenCall, ReassertCode, ReassertReply
 from gateway.core.quota.reserve import ReserveAsk, ReserveReply
 from gateway.core.quota.settle import Correction, LapsedHold, Settlement, SettleReply
 from gateway.ports.outbox import OutboxEntry
@@ -47,6 +48,16 @@ class SimStore:
             return done
 
         return await self._link.call("extend", extend, rid)
+
+    async def reassert(self, told: OpenCall) -> ReassertReply:
+        def reassert() -> ReassertReply:
+            now_ms = self._server.now_ms()
+            code = self._server.of(told.payer).reassert(told, now_ms)
+            if code is ReassertCode.HELD:
+                self._auditor.extended(told.rid, now_ms + told.lease_ms)
+            return ReassertReply(code, now_ms)
+
+        return await self._link.call("reassert", reassert, told.rid)
 
     async def settle(self, settlement: Settlement) -> asyncio.Future[SettleReply]:
         reply = await self._link.send(
