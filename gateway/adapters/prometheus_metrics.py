@@ -62,6 +62,12 @@ class _Declare:
     def histogram(self, name: str, meaning: str, label: str, bounds: Sequence[float]) -> Spreads:
         return self._shown(Spreads(PREFIX + name, meaning, label, bounds))
 
+    def spill(self) -> tuple[Gauge, Tallies]:
+        """What is on disk, and what could not be put or left there."""
+        spilled = self.gauge("spill_bytes", "Settlements kept on disk until Redis confirms them")
+        about = "Settlements not kept on disk, or not read back, and why"
+        return spilled, self.counter("spill_failures", about, "why")
+
     def hold_endings(self) -> Tallies:
         """One metric for both processes: the proxy settles and releases, the sweeper expires."""
         return self.counter("hold_endings", "Holds ended, by how", "kind")
@@ -136,12 +142,7 @@ class ProxyMetrics:
             "redis_call_seconds", "Round trips to Redis, by script", "script", _CALL_BUCKETS
         )
         self._breaker = _Breaker(declare, mode, now_s)
-        self._spilled = declare.gauge(
-            "spill_bytes", "Settlements kept on disk until Redis confirms them"
-        )
-        self._spill_failures = declare.counter(
-            "spill_failures", "Settlements not kept on disk, or not read back, and why", "why"
-        )
+        self._spilled, self._spill_failures = declare.spill()
         self._ratio = declare.histogram(
             "estimate_ratio",
             "Prompt tokens measured by those counted before: 1 is perfect, above 1 held too little",

@@ -43,6 +43,7 @@ from gateway.flow.prompt_count import PromptCounter
 from gateway.flow.relay import Drains, RelayServices
 from gateway.flow.repeat import Repeats
 from gateway.flow.settlements import Settlements
+from gateway.flow.terms import Terms
 from gateway.ports.quota_store import StoreUnavailable
 from gateway.ports.tasks import spawn
 from gateway.ports.upstream import Upstream
@@ -121,19 +122,7 @@ class Worker:
             stores.store, stores.shards, self.settlements, terms, stores.clock
         )
         prompts = PromptCounter(tokenizer)
-        self.admission = Admission(
-            Stores(
-                store=stores.store,
-                directory=stores.directory,
-                shards=stores.shards,
-                hydrator=stores.hydrator,
-                identities=self.identities,
-                settlements=self.settlements,
-            ),
-            terms,
-            prompts,
-            stores.clock,
-        )
+        self.admission = self._admission(stores, terms, prompts)
         services = RelayServices(
             settlements=self.settlements,
             estimator=Estimator(prompts, terms.models),
@@ -149,6 +138,17 @@ class Worker:
             proxy_settings_of(settings, terms),
             observers,
         )
+
+    def _admission(self, stores: OpenStores, terms: Terms, prompts: PromptCounter) -> Admission:
+        of_admission = Stores(
+            store=stores.store,
+            directory=stores.directory,
+            shards=stores.shards,
+            hydrator=stores.hydrator,
+            identities=self.identities,
+            settlements=self.settlements,
+        )
+        return Admission(of_admission, terms, prompts, stores.clock)
 
     async def ready(self) -> Mapping[str, str]:
         """Postgres may be away without harm to traffic, so of the stores only Redis is asked."""

@@ -1,4 +1,4 @@
-"""What must be true of a shard after a call was granted, whatever came before.
+"""What must be true of a shard after a step, and after a call was granted, whatever came before.
 
 The limits are those that the call named; what a shard keeps is read from the server, so that the
 rules are not believed about themselves.
@@ -6,9 +6,12 @@ rules are not believed about themselves.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from gateway.core.quota.endings import OpenHold
 from gateway.core.quota.reserve import ReserveAsk
-from gateway.core.quota.shard import Shard
-from tests.lua.history_steps import TIER
+from gateway.core.quota.shard import Call, Name, Shard
+from tests.lua.history_steps import TIER, Known
 
 
 def assert_every_limit_kept(seen: Shard, ask: ReserveAsk, now_ms: int) -> None:
@@ -30,3 +33,18 @@ def assert_every_limit_kept(seen: Shard, ask: ReserveAsk, now_ms: int) -> None:
     share = seen.tiers.get(TIER)
     if limits.tier_period_start_ms is not None and share and share.epoch == seen.epoch:
         assert share.settled + share.held <= share.share
+
+
+def assert_held_is_the_sum_of_holds(seen: Shard, name: Name, known: Mapping[Call, Known]) -> None:
+    """Of an account and of its open holds, in tokens, money and number; `known` by the gateways."""
+    (payer, member), account = name, seen.accounts[name]
+    holds = [
+        kept
+        for call, kept in seen.kept.items()
+        if isinstance(kept, OpenHold) and not kept.is_orphan and call[0] == payer
+        and known[call].held_epoch == seen.epoch
+        and member in (None, known[call].ask.member)
+    ]  # fmt: skip
+    assert (account.held, account.held_nano_gbp, account.open_holds) == (
+        sum(hold.tokens for hold in holds), sum(hold.nano_gbp for hold in holds), len(holds),
+    )  # fmt: skip

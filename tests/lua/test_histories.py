@@ -51,7 +51,7 @@ from tests.lua.history_ledger import (
     figures,
     spent_of_packs,
 )
-from tests.lua.history_limits import assert_every_limit_kept
+from tests.lua.history_limits import assert_every_limit_kept, assert_held_is_the_sum_of_holds
 from tests.lua.history_server import HistoryServer, at_once
 from tests.lua.history_steps import (
     BEGIN_MS,
@@ -451,26 +451,11 @@ class Histories(RuleBasedStateMachine):
         rows = [*self.ledger.rows.values(), *self.server.rows_past(self.ledger.cursor)]
         for name in NAMES:
             if seen.usable(*name):
-                self.what_is_held_is_the_sum_of_holds(seen, name)
+                assert_held_is_the_sum_of_holds(seen, name, self.open)
                 self.figures_are_sums_of_events(seen, name, rows)
         if self.granted:
             assert_every_limit_kept(seen, self.granted, self.now_ms)
             self.granted = None
-
-    def what_is_held_is_the_sum_of_holds(self, seen: Shard, name: Name) -> None:
-        payer, member = name
-        account = seen.accounts[name]
-        holds = [
-            kept
-            for call, kept in seen.kept.items()
-            if isinstance(kept, OpenHold) and not kept.is_orphan and call[0] == payer
-            and self.open[call].held_epoch == seen.epoch
-            and member in (None, self.open[call].ask.member)
-        ]  # fmt: skip
-        held = (account.held, account.held_nano_gbp, account.open_holds)
-        assert held == (
-            sum(hold.tokens for hold in holds), sum(hold.nano_gbp for hold in holds), len(holds),
-        )  # fmt: skip
 
     def figures_are_sums_of_events(
         self, seen: Shard, name: Name, rows: Sequence[LedgerRow]

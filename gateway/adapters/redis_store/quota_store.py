@@ -34,6 +34,7 @@ from gateway.adapters.redis_store.keys import (
     shard_keys,
     tier_key,
 )
+from gateway.adapters.redis_store.replies import reserve_reply, settle_reply
 from gateway.adapters.redis_store.scripts import Script
 from gateway.core.event import format_split
 from gateway.core.quota.entitle import (
@@ -46,12 +47,9 @@ from gateway.core.quota.entitle import (
     Snapshot,
 )
 from gateway.core.quota.reassert import OpenCall, ReassertCode, ReassertReply
-from gateway.core.quota.reserve import ReserveAsk, ReserveCode, ReserveReply
-from gateway.core.quota.settle import Correction, LapsedHold, SettleCode, Settlement, SettleReply
+from gateway.core.quota.reserve import ReserveAsk, ReserveReply
+from gateway.core.quota.settle import Correction, LapsedHold, Settlement, SettleReply
 from gateway.ports.quota_store import ShardState, StoreUnavailable
-
-_RESERVE_CODES = {code.value: code for code in ReserveCode}  # calling the class takes longer
-_SETTLE_CODES = {code.value: code for code in SettleCode}
 
 
 class RedisQuotaStore:
@@ -79,7 +77,7 @@ class RedisQuotaStore:
                 ),
                 beside_the_month(limits), ask.tail, SERVER_CLOCK,
             ),
-            rid, _reserve_reply,
+            rid, reserve_reply,
         )  # fmt: skip
 
     async def extend(self, payer: str, rid: str, progress_tokens: int, lease_ms: int) -> bool:
@@ -137,7 +135,7 @@ class RedisQuotaStore:
                 NONE if tier_starts_ms is None else tier_starts_ms,
                 joined(*settlement.thresholds_percent), settlement.event_json, SERVER_CLOCK,
             ),
-            rid, _settle_reply,
+            rid, settle_reply,
         )  # fmt: skip
 
     async def correct(self, correction: Correction) -> bool:
@@ -291,12 +289,3 @@ class RedisQuotaStore:
 
     def _member_account(self, payer: str, member: str | None) -> tuple[str, ...]:
         return () if member is None else (member_keys(payer, member, self._shards).account,)
-
-
-def _reserve_reply(fields: list[Any]) -> ReserveReply:
-    return ReserveReply(_RESERVE_CODES[fields[0]], *fields[2:])
-
-
-def _settle_reply(fields: list[Any]) -> SettleReply:
-    fields[9] = fields[9].decode()
-    return SettleReply(_SETTLE_CODES[fields[0]], *fields[2:])
