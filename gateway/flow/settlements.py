@@ -148,11 +148,14 @@ class Settlements:
     def _confirmed(self, settlement: Settlement, reply: SettleReply) -> None:
         self._metrics.hold_ended(_KIND_NAMES[reply.code])
         self.rooms.settled(settlement.payer, reply)
+        shard = self._shards.of(settlement.payer)
         if reply.stream_id:
-            shard = self._shards.of(settlement.payer)
             place = ShardState(reply.epoch, reply.stream_id)
             self._recent.keep(settlement, shard, place)
             self._shards.noted(shard, place)
+        elif reply.code is SettleCode.NOTHING_OPEN and settlement.kind == "settle":
+            # It was sent before, and that reply was lost.
+            self._recent.keep_unplaced(settlement, shard, reply.epoch)
 
     def _settlement(self, hold: Hold, kind: SettleKind, event: UsageEvent) -> Settlement:
         caller = hold.caller

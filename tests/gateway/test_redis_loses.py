@@ -42,6 +42,7 @@ from gateway.flow import shards
 from gateway.flow.admit import Admitted, Call
 from gateway.jobs.service import run_forever, stop_between_steps
 from gateway.ports.tasks import spawn
+from tests.contract.redis_link import is_cut, open_link, passes
 from tests.gateway.running_gateway import MODEL, MakeGateway
 
 USERS, CALLS = 50, 200  # 10,000 events
@@ -292,3 +293,31 @@ async def test_a_redis_that_went_back_in_time_is_noticed_and_brought_forward_aga
         epochs = set((await first.stores.store.epochs()).values())
         assert epochs <= {1, 2}  # raised once where something was lost
         assert 2 in epochs
+
+
+async def test_what_was_settled_by_a_call_whose_reply_was_lost_is_remembered_too(
+    make_gateway: MakeGateway, redis_url: str, postgres_url: str, tmp_path: Path
+) -> None:
+    async with open_link(redis_url, tmp_path) as link:
+        settings = settings_on(make_gateway, link.url, postgres_url)
+        async with gateways(settings, count=1) as (only,):
+            (key, *_) = await people(settings, only.stores, 0)
+            admitted = await only.admit(key)
+            lost = asyncio.Event()
+
+            async def is_lost(reply: bytes, to: asyncio.StreamWriter) -> None:
+                link.on_reply = passes
+                await is_cut(reply, to)
+                lost.set()
+
+            link.on_reply = is_lost
+            await only.settle(admitted)
+            await lost.wait()
+            await only.worker.settlements.confirmed()  # told that there is nothing to end any more
+            async with redis.asyncio.Redis.from_url(redis_url) as client:
+                await client.flushall()
+            async with draining(settings, only.stores):
+                assert await only.outcome(key) == "admitted"
+                verdict = await verify(only.stores, None, 30)
+            assert verdict.agrees
+            assert sum(line.ledger_tokens for line in verdict.lines) == CHARGE
