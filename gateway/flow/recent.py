@@ -15,6 +15,9 @@ from gateway.ports.quota_store import ShardState
 
 # The drain lags by milliseconds; this is some ten seconds of a busy gateway, about 20 MB.
 RECENT_MAX = 20_000
+# In place of a stream id that is not known: past all that a ledger has booked. What is sent again
+# although it is booked is told apart there, by its rid.
+_ANYWHERE = f"{2**63 - 1}-0"
 
 
 class RecentSettlements:
@@ -32,6 +35,11 @@ class RecentSettlements:
         kept[rid] = (settlement, shard, place)
         if len(kept) > self._recent_max:
             kept.popitem(last=False)
+
+    def keep_unplaced(self, settlement: Settlement, shard: int, epoch: int) -> None:
+        """Its event is in the shard's outbox, but the reply that said where was lost."""
+        if settlement.rid not in self._kept:
+            self.keep(settlement, shard, ShardState(epoch, _ANYWHERE))
 
     def lost(self, shard: int, epoch: int, raised_at: str) -> Sequence[Settlement]:
         """Those of a shard that may be neither in Redis nor in the ledger since `epoch` began, with

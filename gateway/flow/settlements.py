@@ -211,11 +211,14 @@ class Settlements:
         self._metrics.hold_ended(_KIND_NAMES[reply.code])
         self.rooms.settled(settlement.payer, reply)
         self.spending.booked(settlement.rid)
+        shard = self._shards.of(settlement.payer)
         if reply.stream_id:
-            shard = self._shards.of(settlement.payer)
             place = ShardState(reply.epoch, reply.stream_id)
             self._recent.keep(settlement, shard, place)
             self._shards.noted(shard, place)
+        elif reply.code is SettleCode.NOTHING_OPEN and settlement.kind == "settle":
+            # It was sent before, and that reply was lost.
+            self._recent.keep_unplaced(settlement, shard, reply.epoch)
 
 
 def settlement_of(

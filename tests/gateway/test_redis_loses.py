@@ -43,6 +43,7 @@ from gateway.flow import shards
 from gateway.flow.admit import Admitted, Call
 from gateway.jobs.service import run_forever, stop_between_steps
 from gateway.ports.tasks import spawn
+from tests.contract.redis_link import is_cut, open_link, passes
 from tests.gateway.running_gateway import MODEL, MakeGateway
 
 USERS, CALLS = 50, 200  # 10,000 events
@@ -342,3 +343,31 @@ async def test_nobody_is_admitted_into_the_room_of_calls_under_way_when_redis_is
         assert verdict.open_holds == 0
         assert [line.ledger_tokens for line in verdict.lines] == [3 * CHARGE] * USERS
         assert len(await first.stores.reports.charges(None, 1000)) == 3 * USERS
+
+
+async def test_what_was_settled_by_a_call_whose_reply_was_lost_is_remembered_too(
+    make_gateway: MakeGateway, redis_url: str, postgres_url: str, tmp_path: Path
+) -> None:
+    async with open_link(redis_url, tmp_path) as link:
+        settings = settings_on(make_gateway, link.url, postgres_url)
+        async with gateways(settings, count=1) as (only,):
+            (key, *_) = await people(settings, only.stores, 0)
+            admitted = await only.admit(key)
+            lost = asyncio.Event()
+
+            async def is_lost(reply: bytes, to: asyncio.StreamWriter) -> None:
+                link.on_reply = passes
+                await is_cut(reply, to)
+                lost.set()
+
+            link.on_reply = is_lost
+            await only.settle(admitted)
+            await lost.wait()
+            await only.worker.settlements.confirmed()  # told that there is nothing to end any more
+            async with redis.asyncio.Redis.from_url(redis_url) as client:
+                await client.flushall()
+            async with draining(settings, only.stores):
+                assert await only.outcome(key) == "admitted"
+                verdict = await verify(only.stores, None, 30)
+            assert verdict.agrees
+            assert sum(line.ledger_tokens for line in verdict.lines) == CHARGE
