@@ -89,6 +89,11 @@ class Auditor:
         """A lease runs longer."""
         self.until_ms[rid] = until_ms
 
+    def held_again(self, rid: str, until_ms: int) -> None:
+        """What was open before a loss is open after it."""
+        self.open.add(rid)
+        self.until_ms[rid] = until_ms
+
     def settled(self, end: Settlement, reply: SettleReply) -> None:
         """A settlement of any kind was answered."""
         if reply.code in (SettleCode.SETTLED, SettleCode.RELEASED):

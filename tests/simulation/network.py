@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, TypeVar
 
+from redis.exceptions import ConnectionError as RedisConnectionError
+
 from gateway.adapters.redis_store.server_watch import ServerWatch
 from gateway.ports.ledger import LedgerUnavailable
 from gateway.ports.quota_store import StoreUnavailable
@@ -186,6 +188,8 @@ class Link:
                 await self._watch.greet(greeting)
         except TimeoutError:
             raise self.place.error("no connection in time") from None
+        except RedisConnectionError as error:
+            raise self.place.error(str(error)) from error
         self._connected = greeting.server_id
 
 
@@ -203,7 +207,7 @@ class _Greeting:
     async def read_response(self) -> str:
         place = self._direct.place
         self.server_id = await self._direct.call("greet", lambda: place.server_id)
-        return f"run_id:{self.server_id}"
+        return f"run_id:{self.server_id}\r\nrole:master"
 
 
 def _fate(weather: Weather, drawn: float) -> str:

@@ -54,7 +54,7 @@ class SimStore:
             now_ms = self._server.now_ms()
             code = self._server.of(told.payer).reassert(told, now_ms)
             if code is ReassertCode.HELD:
-                self._auditor.extended(told.rid, now_ms + told.lease_ms)
+                self._auditor.held_again(told.rid, now_ms + told.lease_ms)
             return ReassertReply(code, now_ms)
 
         return await self._link.call("reassert", reassert, told.rid)
