@@ -70,9 +70,12 @@ def _unheard(one_s: float, other_s: float, faults: Sequence[Applied]) -> bool:
 
 def killed_while_redis_emptied(call: ClientCall, applied: Sequence[Applied], _: Terms) -> bool:
     """Redis lost what it had, and the call's gateway, which remembers what is not booked yet and
-    sends it once the shard is open again, was killed before it could."""
+    sends it once the shard is open again, was killed before it could. What began when Redis was
+    back already was never lost: it was held there, or is on disk."""
     return any(
-        fault.kind == "empty" and death.began_s <= fault.ended_s + _SENT_AGAIN_S
+        fault.kind == "empty"
+        and call.begun_s - _CLOCKS_S <= fault.ended_s
+        and death.began_s <= fault.ended_s + _SENT_AGAIN_S
         for death in killed(call, applied)
         for fault in applied
     )
