@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tests.chaos.excuses import excuse, killed
+from tests.chaos.excuses import between, excuse, killed
 from tests.chaos.limits import Reached, beyond_limits, reached
 from tests.chaos.records import ClientCall, Evidence, Row, Served
 
@@ -57,7 +57,7 @@ class _Booked:
 
     @property
     def expired(self) -> bool:
-        return any(row.is_expiry for row in self.rows)
+        return any(row.is_expiry or row.left_on_disk for row in self.rows)
 
     @property
     def corrected(self) -> bool:
@@ -98,7 +98,7 @@ def audit(evidence: Evidence) -> Verdict:
         for finding in rule(books):
             why = None
             if finding.kind in _MAY_BE_LOST:
-                why = excuse(books.asked(finding.subject), evidence.applied)
+                why = excuse(books.asked(finding.subject), evidence.applied, evidence.terms)
             if why is None:
                 verdict.findings.append(finding)
             else:
@@ -159,9 +159,10 @@ def _most(call: ClientCall, served: Served, booked: _Booked) -> int:
 
 def _died_unseen(books: _Books, rid: str) -> bool:
     """Whether the gateway was killed between its hold and its request: the hold's estimate stands,
-    because nobody can know whether upstream was asked."""
+    because nobody can know whether upstream was asked. A call that went out without it had its
+    hold released, on disk if need be."""
     call = books.asked(rid)
-    if call is None or not books.booked[rid].expired:
+    if call is None or not books.booked[rid].expired or call.rid in books.evidence.served:
         return False
     return any(True for _ in killed(call, books.evidence.applied))
 
@@ -205,8 +206,36 @@ def no_lease_cut_short(books: _Books) -> Iterator[Finding]:
     for row in books.evidence.rows:
         deadline_s = books.evidence.leases_s.get(row.rid, 0.0)
         early_s = deadline_s + books.evidence.terms.grace_s - row.at_s
-        if row.is_expiry and early_s > _CLOCK_S:
+        if row.is_expiry and early_s > _CLOCK_S and not _may_be_from_disk(books, row):
             yield Finding("expired early", row.rid, f"{early_s:.3f} s before its time")
+
+
+def _may_be_from_disk(books: _Books, row: Row) -> bool:
+    """Whether its gateway died after Redis had not answered it: then what it had noted of a stream
+    is on its disk, and the next one sends it without waiting for the lease."""
+    call, applied = books.asked(row.rid), books.evidence.applied
+    return call is not None and any(
+        death.began_s <= row.at_s
+        and any(
+            fault.began_s <= death.began_s and fault.ended_s >= call.begun_s
+            for fault in between(call, applied)
+        )
+        for death in killed(call, applied)
+    )
+
+
+def told_as_booked(books: _Books) -> Iterator[Finding]:
+    """An answer says that nothing was held for it, and its entry says the same. What is booked by
+    what a gateway left on its disk belongs to one that died."""
+    for rid, booked in books.booked.items():
+        call, in_outage = books.calls.get(rid), any(row.in_outage for row in booked.rows)
+        if call is None or booked.rows[0].outcome == "unknown_upstream":
+            continue
+        if call.status == 200 and in_outage != (call.decision == "outage"):
+            yield Finding("told otherwise", rid, f"told {call.decision!r}, {_shown(booked)}")
+        died = any(True for _ in killed(call, books.evidence.applied))
+        if any(row.left_on_disk for row in booked.rows) and not died:
+            yield Finding("left by nobody", rid, _shown(booked))
 
 
 # --- user by user, and as a whole --------------------------------------------------------------
@@ -244,6 +273,7 @@ def nothing_is_left(books: _Books) -> Iterator[Finding]:
         (evidence.open_holds, "leases still run"),
         (evidence.undrained_shards, "outboxes are not drained"),
         (evidence.dead_rows, "events could not be booked"),
+        (len(evidence.spilled), f"files are on disk: {', '.join(evidence.spilled)}"),
     ):
         if count:
             yield Finding("left over", "the stores", f"{count} {what}")
@@ -263,6 +293,7 @@ RULES: tuple[Rule, ...] = (
     asked_once,
     to_each_its_own,
     no_lease_cut_short,
+    told_as_booked,
     redis_is_the_ledger,
     limits_hold,
     nothing_is_left,

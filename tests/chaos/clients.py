@@ -125,17 +125,18 @@ class Clients:
 
     async def each_is_answered(self, wait_s: float) -> list[str]:
         """After the faults every user is answered, or refused for quota, within `wait_s`; the
-        users who were not. It also brings back every account that Redis lost."""
+        users who were not. It also brings back every account that Redis lost, so an answer that
+        Redis was not asked for does not count."""
         deadline_s = time.monotonic() + wait_s
 
         async def answered(user: User) -> str:
             chance = Random(f"{self._seed}/{user.user_id}")
             while True:
                 call = await self._call(drawn(chance), user, chance.choice(self._gateways))
-                if call.status in (200, 429):
+                if call.status in (200, 429) and call.decision != "outage":
                     return ""
                 if time.monotonic() > deadline_s:
-                    return f"{user.user_id}: {call.status} {call.code}"
+                    return f"{user.user_id}: {call.status} {call.code or call.decision}"
                 await asyncio.sleep(_REFUSED_PAUSE_S)
 
         told = await asyncio.gather(*(answered(user) for user in self._users))
@@ -180,6 +181,7 @@ class Clients:
         ) as response:
             call.status = response.status
             call.rid = response.headers.get("x-request-id", "")
+            call.decision = response.headers.get("x-quota-decision", "")
             if response.status == 200 and plan.stream:
                 async for line in response.content:
                     if plan.leave_chunks is not None and len(seen.pieces) >= plan.leave_chunks:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from tests.chaos.records import Applied, ClientCall
+from tests.chaos.records import Applied, ClientCall, Terms
 
-# A settlement that found Redis silent is repeated with pauses of up to 2 s, and a breaker that has
-# opened asks every 1.5 s: so long after Redis is back, nothing is unconfirmed any more.
-_CONFIRMED_S = 5.0
 # After a loss gateways send again as soon as they have noticed and the ledger has answered.
 _SENT_AGAIN_S = 20.0
 _CLOCKS_S = 0.5  # a client's last byte and a fault are told by different tasks of a busy machine
+# Which faults lose what is in a socket, at their beginning or at their end; and while which ones
+# nobody hears of a loss. "silence": the machine was so busy that Redis did not answer the bench.
+_LOSE_AT_ONCE = frozenset({"kill", "empty", "cut", "half close"})
+_LOSE_AT_LAST = frozenset({"swallow"})
+_SILENT = frozenset({"freeze", "delay", "late", "no replies", "swallow", "silence"})
 
 
 def killed(call: ClientCall, applied: Sequence[Applied]) -> Iterator[Applied]:
@@ -26,23 +28,54 @@ def killed(call: ClientCall, applied: Sequence[Applied]) -> Iterator[Applied]:
             yield fault
 
 
-def killed_while_redis_silent(call: ClientCall, applied: Sequence[Applied]) -> bool:
-    """The gateway was killed while Redis did not answer it: what it had settled since then was in
-    its memory only. Today this may be any time; with settlements kept on disk it will be none."""
-    silent = [fault for fault in applied if fault.target in ("redis", f"redis-{call.gateway}")]
+def between(call: ClientCall, applied: Sequence[Applied]) -> Sequence[Applied]:
+    """What befell Redis, or the link by which the call's gateway reaches it."""
+    return [fault for fault in applied if fault.target in ("redis", f"redis-{call.gateway}")]
+
+
+def killed_with_its_socket(call: ClientCall, applied: Sequence[Applied], terms: Terms) -> bool:
+    """Within Redis's deadline after it settled the call its gateway was killed, and what it had
+    sent was lost with Redis or the link. A gateway that lives on hears of the loss, or has no reply
+    in time, and writes the settlement to its disk: that is never lost."""
+    faults = between(call, applied)
+    settled_s = call.ended_s + (terms.drain_s if call.left else 0.0)
     return any(
-        fault.began_s <= death.began_s and fault.ended_s + _CONFIRMED_S >= call.ended_s - _CLOCKS_S
+        death.began_s <= settled_s + terms.deadline_s + _CLOCKS_S
+        and lost_s >= call.ended_s - _CLOCKS_S
+        and (abs(lost_s - death.began_s) <= _CLOCKS_S or _unheard(lost_s, death.began_s, faults))
         for death in killed(call, applied)
-        for fault in silent
-        if death.began_s <= fault.ended_s + _CONFIRMED_S
+        for lost_s in _losses(faults)
     )
 
 
-def killed_while_redis_emptied(call: ClientCall, applied: Sequence[Applied]) -> bool:
-    """Redis lost what it had, and the call's gateway, which remembers what is not booked yet and
-    sends it once the shard is open again, was killed before it could."""
+def _losses(faults: Sequence[Applied]) -> Iterator[float]:
+    """The moments at which what was in sockets was lost."""
+    for fault in faults:
+        if fault.kind in _LOSE_AT_ONCE:
+            yield fault.began_s
+        elif fault.kind in _LOSE_AT_LAST:
+            yield fault.ended_s
+
+
+def _unheard(one_s: float, other_s: float, faults: Sequence[Applied]) -> bool:
+    """Whether from the one moment to the other nothing came through."""
+    first_s, last_s = sorted((one_s, other_s))
     return any(
-        fault.kind == "empty" and death.began_s <= fault.ended_s + _SENT_AGAIN_S
+        fault.kind in _SILENT
+        and fault.began_s <= first_s + _CLOCKS_S
+        and fault.ended_s >= last_s - _CLOCKS_S
+        for fault in faults
+    )
+
+
+def killed_while_redis_emptied(call: ClientCall, applied: Sequence[Applied], _: Terms) -> bool:
+    """Redis lost what it had, and the call's gateway, which remembers what is not booked yet and
+    sends it once the shard is open again, was killed before it could. What began when Redis was
+    back already was never lost: it was held there, or is on disk."""
+    return any(
+        fault.kind == "empty"
+        and call.begun_s - _CLOCKS_S <= fault.ended_s
+        and death.began_s <= fault.ended_s + _SENT_AGAIN_S
         for death in killed(call, applied)
         for fault in applied
     )
@@ -50,12 +83,12 @@ def killed_while_redis_emptied(call: ClientCall, applied: Sequence[Applied]) -> 
 
 LOSSES = {
     "gateway killed and Redis emptied": killed_while_redis_emptied,
-    "gateway killed while Redis was silent": killed_while_redis_silent,
+    "gateway killed, and what it had just sent was lost": killed_with_its_socket,
 }
 
 
-def excuse(call: ClientCall | None, applied: Sequence[Applied]) -> str | None:
+def excuse(call: ClientCall | None, applied: Sequence[Applied], terms: Terms) -> str | None:
     """The name of the stated loss that explains why this call is not, or not wholly, booked."""
     if call is None:
         return None
-    return next((name for name, holds in LOSSES.items() if holds(call, applied)), None)
+    return next((name for name, holds in LOSSES.items() if holds(call, applied, terms)), None)

@@ -29,6 +29,9 @@ from tests.gateway.standin_process import UPSTREAM_KEY
 LEASE_MS, GRACE_MS, HEARTBEAT_MS = 4000, 500, 500
 SMALL, LARGE = "free", "full"
 LARGE_TOKENS = 1_000_000_000
+# Long enough for a busy machine, and short beside the faults.
+DEADLINE_MS = 1000
+DRAIN_S = 1
 _POLL_S, _AGAIN_S, _END_S = 0.02, 0.3, 30.0
 
 
@@ -47,11 +50,10 @@ def configuration(servers: Servers, state_dir: Path, small_tokens: int) -> dict[
     ours = {
         "listen": dict.fromkeys(("proxy", "ops", "admin"), "127.0.0.1:0"),
         "state_dir": str(state_dir),
-        # Long enough for a busy machine, and short beside the faults.
-        "redis": {"url": servers.redis, "deadline_ms": 1000},
+        "redis": {"url": servers.redis, "deadline_ms": DEADLINE_MS},
         "ledger": {"url": servers.postgres},
         "lease": {"ms": LEASE_MS, "grace_ms": GRACE_MS, "heartbeat_ms": HEARTBEAT_MS},
-        "client_gone": {"drain_s": 1, "drains_max": 4},
+        "client_gone": {"drain_s": DRAIN_S, "drains_max": 4},
         "clients": {"request_s": 10, "unread_s": 10},
         "upstreams": {
             "openai": {
@@ -86,6 +88,11 @@ class Gateway:
     @property
     def settings(self) -> Settings:
         return load(self._config, environment())
+
+    @property
+    def spilled(self) -> Sequence[str]:
+        """Its files of settlements that Redis has not confirmed, or that nobody can read."""
+        return sorted(str(path) for path in (self.place / "state" / "spill").glob("*"))
 
     async def start(self) -> None:
         """Start it, over and over until it is ready."""

@@ -1,8 +1,9 @@
 """Did anybody get more than their limit? The bound of each user, and what was booked.
 
-The bound is the limit, what the upstream reported beyond a hold, what an outage may cost on each
-gateway, and what came to be booked after its hold was gone: an expired hold gives its room to
-others, and a settlement that comes later is still booked (in a correction, or without a hold).
+The bound is the limit, what the upstream reported beyond a hold, what was spent while Redis was
+away, but no more of it than is allowed on each gateway, and what came to be booked after its hold
+was gone: an expired hold gives its room to others, and a settlement that comes later is still
+booked (in a correction, or without a hold).
 """
 
 from __future__ import annotations
@@ -45,7 +46,10 @@ def all_reached(evidence: Evidence) -> Iterator[Reached]:
             limit,
             sum(row.charged_tokens for row in rows),
             sum(row.overdraft_tokens for row in rows),
-            terms.gateways * terms.outage_tokens,
+            min(
+                terms.gateways * terms.outage_tokens,
+                sum(row.charged_tokens for row in rows if row.in_outage),
+            ),
             sum(max(0, row.charged_tokens) for row in rows if _is_late(row)),
         )
 
@@ -61,5 +65,5 @@ def reached(evidence: Evidence) -> Reached | None:
 
 
 def _is_late(row: Row) -> bool:
-    without_hold = row.kind == "usage" and row.held_tokens == 0
+    without_hold = row.kind == "usage" and row.held_tokens == 0 and not row.in_outage
     return row.kind == "correction" or without_hold

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 class ClientCall:
     """One call as its client saw it. `nonce` is its tag, and what its answer must echo.
 
-    `rid` is the answer's x-request-id; `output_tokens` are those of its `text`. `whole`: it came to
-    its regular end. `left`: the client went away by itself.
+    `rid` and `decision` are the answer's x-request-id and x-quota-decision, `output_tokens` those
+    of its `text`. `whole`: it came to its regular end. `left`: the client went away by itself.
     """
 
     nonce: str
@@ -33,6 +33,7 @@ class ClientCall:
     whole: bool = False
     left: bool = False
     text: str = ""
+    decision: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,16 @@ class Row:
         )
         return self.kind == "usage" and by_sweeper
 
+    @property
+    def in_outage(self) -> bool:
+        """Of a call that nothing was held for."""
+        return self.kind == "usage" and self.outcome == "outage"
+
+    @property
+    def left_on_disk(self) -> bool:
+        """Of a stream in an outage whose gateway died: its last progress, sent by the next one."""
+        return self.in_outage and self.quality == "estimated" and self.status == 0
+
 
 @dataclass(frozen=True, slots=True)
 class Account:
@@ -102,18 +113,23 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What was promised: each user's limit, what an outage may cost, and the sweeper's grace."""
+    """What was promised: each user's limit, what an outage may cost, and the sweeper's grace. A
+    settlement without a reply is on disk after `deadline_s`; a call that its client left goes on
+    for `drain_s`."""
 
     limits: Mapping[str, int]
     gateways: int
     outage_tokens: int
     grace_s: float
+    deadline_s: float
+    drain_s: float
 
 
 @dataclass(slots=True)
 class Evidence:
     """Everything about one run. `leases_s`: the latest deadline at which each hold's lease was
-    seen. `verify`: what `ledger verify` printed, if it did not agree."""
+    seen. `spilled`: files with settlements that are still on a disk. `verify`: what `ledger verify`
+    printed, if it did not agree."""
 
     terms: Terms
     calls: Sequence[ClientCall] = ()
@@ -125,5 +141,6 @@ class Evidence:
     open_holds: int = 0
     undrained_shards: int = 0
     dead_rows: int = 0
+    spilled: Sequence[str] = ()
     stuck: Sequence[str] = ()
     verify: str = ""

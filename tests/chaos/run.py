@@ -24,7 +24,7 @@ from gateway.app.stores import open_stores
 from gateway.ports.tasks import spawn
 from tests.chaos.auditor import Verdict, audit
 from tests.chaos.clients import Clients, User
-from tests.chaos.gateways import GRACE_MS, LARGE, LARGE_TOKENS, SMALL
+from tests.chaos.gateways import DEADLINE_MS, DRAIN_S, GRACE_MS, LARGE, LARGE_TOKENS, SMALL
 from tests.chaos.outside import Outside
 from tests.chaos.records import ClientCall, Evidence, Terms
 from tests.chaos.schedule import GATEWAYS, Fault, drawn
@@ -64,8 +64,7 @@ class Report:
 
     def summary(self) -> str:
         """In a few lines, good or bad."""
-        answers = Counter(f"{call.status} {call.code}".strip() for call in self.calls)
-        answers["no answer"] = answers.pop("0", 0)
+        answers = Counter(_answer(call) for call in self.calls)
         told = ", ".join(f"{count} x {what}" for what, count in answers.most_common() if count)
         delivered = sum(call.output_tokens for call in self.calls)
         lines = [
@@ -134,7 +133,7 @@ async def _run(report: Report, place: Path) -> None:
         stuck = await world.heal()
         await clients.ended()
         stuck += await clients.each_is_answered(_LIVENESS_S)
-        await _all_at_rest(outside)
+        await _all_at_rest(outside, world)
         report.healed_s = time.monotonic() - began_s
         limits = {user.user_id: small_tokens for user in small}
         limits |= {user.user_id: LARGE_TOKENS for user in large}
@@ -173,11 +172,13 @@ async def _break(world: World, report: Report) -> None:
     await asyncio.sleep(max(0.0, began_s + report.order.length_s - loop.time()))
 
 
-async def _all_at_rest(outside: Outside) -> None:
-    """Returns once no hold is open and all is booked; what is left after long is a finding."""
+async def _all_at_rest(outside: Outside, world: World) -> None:
+    """Returns once nothing waits on a disk, no hold is open and all is booked; what is left after
+    long is a finding."""
     deadline_s = time.monotonic() + _LIVENESS_S
     while time.monotonic() < deadline_s:
-        if not await outside.open_holds() and not await outside.undrained():
+        open_holds, undrained = await outside.open_holds(), await outside.undrained()
+        if not (world.spilled() or open_holds or undrained):
             return
         await asyncio.sleep(_POLL_S)
 
@@ -188,7 +189,7 @@ async def _evidence(
     redis = world.direct.settings.redis
     outage_tokens = 0 if redis.mode == "closed" else redis.outage_tokens
     return Evidence(
-        terms=Terms(limits, GATEWAYS, outage_tokens, GRACE_MS / 1000),
+        terms=Terms(limits, GATEWAYS, outage_tokens, GRACE_MS / 1000, DEADLINE_MS / 1000, DRAIN_S),
         calls=clients.calls,
         served=await outside.served(),
         rows=await outside.rows(),
@@ -198,6 +199,7 @@ async def _evidence(
         open_holds=await outside.open_holds(),
         undrained_shards=await outside.undrained(),
         dead_rows=await outside.dead_rows(),
+        spilled=world.spilled(),
         verify=await outside.verify(),
     )
 
@@ -209,6 +211,10 @@ def _keep(evidence: Evidence, place: Path) -> None:
             kept.writelines(f"{each}\n" for each in getattr(evidence, name))
         kept.writelines(f"{rid} {served}\n" for rid, served in evidence.served.items())
         json.dump(evidence.leases_s, kept)
+
+
+def _answer(call: ClientCall) -> str:
+    return f"{call.status} {call.code or call.decision}" if call.status else "no answer"
 
 
 def _named(verdict: Verdict) -> str:

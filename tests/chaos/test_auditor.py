@@ -13,9 +13,9 @@ from tests.chaos.auditor import CHECKPOINT_TOKENS, Verdict, audit
 from tests.chaos.records import Account, Applied, ClientCall, Evidence, Row, Served, Terms
 
 LIMIT, PERIOD = 1000, 7
-TERMS = Terms({"ann": LIMIT}, gateways=3, outage_tokens=0, grace_s=0.5)
+TERMS = Terms({"ann": LIMIT}, 3, outage_tokens=0, grace_s=0.5, deadline_s=1.0, drain_s=1.0)
 CALL = ClientCall(
-    "abc", "ann", 1, True, 200, 100.0, 102.0, 200, "", "r1", 80, "abc", whole=True, left=False
+    "abc", "ann", 1, True, 200, 100.0, 102.0, 200, "", "r1", 80, "abc", True, decision="admitted"
 )
 SERVED = Served("ann", 20, 80)
 ROW = Row("r1", "r1", "usage", "ann", "abc", 100, 150, 0, "measured", "done", 200, PERIOD, 102.0)
@@ -24,6 +24,10 @@ EXPIRED = replace(ROW, quality="estimated", outcome="expired", status=0)
 CUT = replace(CALL, whole=False)
 KILLED = Applied("kill", "gateway-1", 102.1, 104.0)
 SILENT = Applied("freeze", "redis", 101.9, 103.0)
+LATE = Applied("late", "redis-1", 101.9, 105.0)
+SWALLOWED = Applied("swallow", "redis-1", 101.9, 105.0)
+CUT_OFF = Applied("cut", "redis-1", 102.2, 103.0)
+REDIS_KILLED = Applied("kill", "redis", 102.2, 103.0)
 EMPTIED = Applied("empty", "redis", 110.0, 111.0)
 
 
@@ -95,6 +99,9 @@ FINDINGS: Sequence[tuple[str, dict[str, Any]]] = (
     ("left over", {"open_holds": 1}),
     ("left over", {"undrained_shards": 1}),
     ("left over", {"dead_rows": 1}),
+    ("left over", {"spilled": ["a.spill"]}),
+    ("told otherwise", {"calls": [replace(CALL, decision="outage")]}),
+    ("told otherwise", {"rows": [replace(ROW, outcome="outage")]}),
     ("stuck", {"stuck": ["ann: 503"]}),
     ("verify", {"verify": "they differ"}),
 )
@@ -155,41 +162,94 @@ def test_what_was_booked_after_its_hold_was_gone_widens_the_bound_and_is_shown()
     assert "1100 booked of at most 2100" in str(verdict.nearest)
 
 
-def test_an_outage_widens_the_bound_by_its_tokens_on_each_gateway() -> None:
-    found = evidence(
-        calls=[replace(CALL, output_tokens=1080)],
-        served={"r1": replace(SERVED, completion_tokens=1080)},
-        rows=[replace(ROW, charged_tokens=1100)],
-    )
+def test_an_outage_widens_the_bound_by_what_was_spent_in_it() -> None:
+    found = outage_call(tokens=1100)
     assert kinds(audit(found)) == {"beyond the limit"}
     found.terms = replace(TERMS, outage_tokens=34)
     assert audit(found).findings == []
+    nearest = audit(found).nearest
+    assert nearest is not None
+    assert (nearest.outage, nearest.late) == (3 * 34, 0)
+
+
+def test_what_was_not_spent_in_an_outage_widens_nothing() -> None:
+    found = outage_call(tokens=50)
+    other = replace(ROW, event_id="r2", rid="r2", charged_tokens=1001)
+    found.rows = [*found.rows, other]
+    found.terms = replace(TERMS, outage_tokens=34)
+    assert "beyond the limit" in kinds(audit(found))
+
+
+def outage_call(tokens: int) -> Evidence:
+    """One call of so many tokens that nothing was held for."""
+    return evidence(
+        calls=[replace(CALL, output_tokens=tokens - 20, decision="outage")],
+        served={"r1": replace(SERVED, completion_tokens=tokens - 20)},
+        rows=[replace(ROW, charged_tokens=tokens, held_tokens=0, outcome="outage")],
+    )
+
+
+LEFT = replace(ROW, charged_tokens=500, held_tokens=0, status=0, quality="estimated")
+LEFT = replace(LEFT, outcome="outage")
+CUT_IN_OUTAGE = replace(CUT, decision="outage")
+
+
+def test_what_a_killed_gateway_left_on_disk_is_booked_by_its_progress() -> None:
+    found = evidence(calls=[CUT_IN_OUTAGE], rows=[LEFT], applied=[KILLED])
+    found.terms = replace(TERMS, outage_tokens=1000)
+    assert audit(found).findings == []
+    found.applied = []
+    assert kinds(audit(found)) == {"left by nobody"}
+
+
+def test_of_a_call_that_went_out_without_it_no_hold_may_stand() -> None:
+    in_outage = replace(EXPIRED, event_id="r0", rid="r0", charged_tokens=120)
+    found = evidence(calls=[CUT_IN_OUTAGE], rows=[LEFT, in_outage], applied=[KILLED])
+    assert "never served" in kinds(audit(found))
+
+
+def test_a_hold_of_a_killed_gateway_ends_early_only_from_its_disk() -> None:
+    died = Applied("kill", "gateway-1", 101.5, 103.0)
+    silent = replace(SILENT, began_s=100.5)
+    found = evidence(calls=[CUT], rows=[EXPIRED], leases_s={"r1": 105.0}, applied=[died])
+    assert kinds(audit(found)) == {"expired early"}
+    found.applied = [silent, died]
+    assert audit(found).findings == []
+    found.applied = [silent, replace(died, began_s=102.5)]
+    assert kinds(audit(found)) == {"expired early"}
 
 
 # --- stated losses -----------------------------------------------------------------------------
 
 EXCUSED: Sequence[tuple[str, Sequence[Applied]]] = (
-    ("redis frozen", [SILENT, KILLED]),
-    ("a worker killed", [SILENT, replace(KILLED, target="proxy-1")]),
-    ("its link cut", [replace(SILENT, target="redis-1", kind="cut"), KILLED]),
-    ("shortly after", [SILENT, replace(KILLED, began_s=107.0)]),
+    ("redis killed at once", [REDIS_KILLED, KILLED]),
+    ("a worker killed", [REDIS_KILLED, replace(KILLED, target="proxy-1")]),
+    ("its link cut", [CUT_OFF, KILLED]),
+    ("its link swallowed it", [SWALLOWED, KILLED]),
+    ("just in time", [SWALLOWED, replace(KILLED, began_s=103.4)]),
+    ("redis frozen, and killed then", [SILENT, replace(REDIS_KILLED, began_s=103.1), KILLED]),
     ("redis emptied", [EMPTIED, replace(KILLED, began_s=112.0)]),
     ("redis emptied afterwards", [EMPTIED, KILLED]),
-    ("settled before all was back", [replace(EMPTIED, began_s=90.0, ended_s=91.0), KILLED]),
+    ("begun before it was emptied", [replace(EMPTIED, began_s=99.0, ended_s=100.0), KILLED]),
 )
 NOT_EXCUSED: Sequence[tuple[str, Sequence[Applied]]] = (
     ("nothing happened", []),
-    ("not killed", [SILENT]),
-    ("not silent", [KILLED]),
-    ("another gateway was killed", [SILENT, replace(KILLED, target="gateway-2")]),
-    ("another's link was cut", [replace(SILENT, target="redis-2"), KILLED]),
-    ("killed when all was confirmed", [SILENT, replace(KILLED, began_s=109.0)]),
-    ("silent long before", [Applied("freeze", "redis", 90.0, 95.0), KILLED]),
-    ("silent only afterwards", [Applied("freeze", "redis", 103.0, 104.0), KILLED]),
-    ("emptied before", [replace(EMPTIED, began_s=60.0, ended_s=61.0), KILLED]),
+    ("not killed", [SWALLOWED]),
+    ("nothing lost", [KILLED]),
+    ("redis woke up and read it", [SILENT, KILLED]),
+    ("its link passed it on in the end", [LATE, KILLED]),
+    ("no reply, but redis had it", [replace(LATE, kind="no replies"), KILLED]),
+    ("the machine was busy", [replace(SILENT, kind="silence"), KILLED]),
+    ("another gateway was killed", [SWALLOWED, replace(KILLED, target="gateway-2")]),
+    ("another's link", [replace(SWALLOWED, target="redis-2"), KILLED]),
+    ("killed when it was on disk", [SWALLOWED, replace(KILLED, began_s=103.6)]),
+    ("killed when it had heard of the loss", [REDIS_KILLED, replace(KILLED, began_s=103.0)]),
+    ("lost before it was sent", [replace(CUT_OFF, began_s=101.0), KILLED]),
+    ("lost when redis had read it", [replace(REDIS_KILLED, began_s=103.1), KILLED]),
+    ("emptied before it began", [replace(EMPTIED, began_s=98.0, ended_s=99.0), KILLED]),
     ("emptied long before", [EMPTIED, replace(KILLED, began_s=140.0)]),
     ("emptied, not killed", [EMPTIED]),
-    ("killed before", [SILENT, replace(KILLED, began_s=99.0)]),
+    ("killed before", [SWALLOWED, replace(KILLED, began_s=99.0)]),
 )
 
 
@@ -207,9 +267,19 @@ def test_a_loss_is_not_excused_by_what_did_not_happen(
     assert kinds(audit(evidence(rows=[], applied=applied))) == {"unbooked"}, name
 
 
+def test_a_call_that_its_client_left_is_settled_when_it_was_drained() -> None:
+    left = replace(CALL, whole=False, left=True)
+    late = replace(KILLED, began_s=104.4)
+    found = audit(evidence(calls=[left], rows=[], applied=[SWALLOWED, late]))
+    assert found.findings == []
+    stayed = replace(left, left=False)
+    found = audit(evidence(calls=[stayed], rows=[], applied=[SWALLOWED, late]))
+    assert kinds(found) == {"unbooked"}
+
+
 def test_a_double_booking_is_never_excused() -> None:
     rows = [ROW, replace(ROW, period_ms=8)]
-    assert "booked twice" in kinds(audit(evidence(rows=rows, applied=[SILENT, KILLED])))
+    assert "booked twice" in kinds(audit(evidence(rows=rows, applied=[SWALLOWED, KILLED])))
 
 
 def test_a_hold_whose_gateway_died_before_it_asked_is_counted() -> None:

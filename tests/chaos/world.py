@@ -122,6 +122,10 @@ class World:
                 task.result()
         return stuck
 
+    def spilled(self) -> list[str]:
+        """What the gateways have on disk of what Redis has not confirmed."""
+        return [file for gateway in self.gateways for file in gateway.spilled]
+
     async def _one(self, fault: Fault) -> None:
         name, _, number = fault.target.partition("-")
         began_s = time.time()
