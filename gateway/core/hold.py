@@ -187,10 +187,20 @@ def expiry_event(
         charged_tokens=used.prompt_tokens + used.output_tokens,
         cost_nano_gbp=cost_nano_gbp(line_of_call(price, used), used),
         quality="estimated",
-        outcome="expired" if tail.stream else "unknown_upstream",
+        outcome=_expired_as(tail.stream),
         stream=tail.stream,
         tag=tail.tag,
         prompt_tokens=used.prompt_tokens,
         output_tokens=used.output_tokens,
         sdk_retry=tail.sdk_retry,
     )
+
+
+def is_expiry(quality: str, outcome: str, stream: bool) -> bool:
+    """Whether an entry of these says no more than `expiry_event` does. A gateway's own word on an
+    answer that failed whole is the same: it charges nothing either."""
+    return quality == "estimated" and outcome == _expired_as(stream)
+
+
+def _expired_as(stream: bool) -> Outcome:
+    return "expired" if stream else "unknown_upstream"

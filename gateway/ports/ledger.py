@@ -105,7 +105,9 @@ class Ledger(Protocol):
         May be repeated: what was booked or buried before changes nothing. Cursors go to the
         highest stream id given, never back. A row whose id is booked under another (epoch, stream
         id) was counted twice by Redis; such rows are handed to `take_back` before the commit, so
-        what raises there is read and handed over again.
+        what raises there is read and handed over again. Where such a row settles a hold that is
+        booked as expired, the difference is booked as its correction, which is among `booked`, and
+        only the rest of the row is handed over, which charges as much as the expiry did.
         """
         ...
 

@@ -68,7 +68,7 @@ async def test_what_is_only_handed_over_again_was_counted_once(ledger: PostgresL
 async def test_where_all_is_new_nothing_is_looked_up(
     ledger: PostgresLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drain, "BOOKED_FROM", "SELECT nothing_of_the_kind")
+    monkeypatch.setattr(drain, "BOOKED_AS", "SELECT nothing_of_the_kind")
     bad = sample_row("8-0", status=70_000)
     await ledger.book([FIRST, sample_row("6-0"), bad], [], no_doubles)
     with pytest.raises(Exception, match="nothing_of_the_kind"):

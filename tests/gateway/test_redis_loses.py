@@ -61,7 +61,7 @@ class Gateway:
     worker: Worker
     rids: int = 0
 
-    async def admit(self, key: str) -> Admitted:
+    async def admit(self, key: str, body: bytes = BODY % MODEL.encode()) -> Admitted:
         self.rids += 1
         seed = id(self).to_bytes(8, "big")[-5:] + self.rids.to_bytes(5, "big")
         return await self.worker.admission.admit(
@@ -69,8 +69,8 @@ class Gateway:
                 rid=make_rid(self.stores.clock.now_ms(), seed),
                 route=CHAT,
                 key_digest=self.worker.identities.digest(key),
-                request=judge_chat(BODY % MODEL.encode()),
-                body_bytes=len(BODY),
+                request=judge_chat(body),
+                body_bytes=len(body),
                 received_s=0.0,
                 tag=None,
                 sdk_retry=0,

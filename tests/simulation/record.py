@@ -12,7 +12,9 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from gateway.core.event import LedgerRow, stream_position
+from gateway.core.hold import is_expiry
 from gateway.core.identity import Identity
+from gateway.core.late import BookedExpiry, settled_late, settles
 from gateway.core.period import Calendar
 from gateway.core.quota.entitle import Entitlement, LedgerSums
 from gateway.ports.directory import Adjustment, PackCredit
@@ -47,15 +49,22 @@ class Record(Place):
         self.seen_s: dict[str, float] = {}
         self.drainer: Process | None = None
 
-    def doubles(self, rows: Sequence[LedgerRow]) -> list[LedgerRow]:
-        """Rows whose key is booked from another entry of the outbox, be it one among these."""
-        first = dict(self.rows)
-        found = []
+    def doubles(self, rows: Sequence[LedgerRow]) -> tuple[list[LedgerRow], list[LedgerRow]]:
+        """Of rows whose key is booked from another entry of the outbox, be it one among these: the
+        corrections of expiries that follow from them, and what Redis has counted too much."""
+        first, late_rows, too_much = dict(self.rows), [], []
         for row in rows:
             known = first.setdefault((row.event_id, row.period_ms), row)
-            if (known.epoch, known.stream_id) != (row.epoch, row.stream_id):
-                found.append(row)
-        return found
+            if _origin(known) == _origin(row):
+                continue
+            if _is_expiry(known) and settles(row):
+                late = settled_late(row, _expiry_of(known))
+                key = (late.correction.event_id, row.period_ms)
+                if _origin(first.setdefault(key, late.correction)) == _origin(row):
+                    late_rows.append(late.correction)
+                    row = late.excess
+            too_much.append(row)
+        return late_rows, too_much
 
     def commit(self, rows: Sequence[LedgerRow], dead: Sequence[DeadEntry]) -> BookReply:
         new = []
@@ -119,6 +128,18 @@ class Record(Place):
         return self.drainer is process
 
 
+def _origin(row: LedgerRow) -> tuple[int, str]:
+    return row.epoch, row.stream_id
+
+
+def _is_expiry(row: LedgerRow) -> bool:
+    return is_expiry(row.event.quality, row.event.outcome, row.event.stream)
+
+
+def _expiry_of(row: LedgerRow) -> BookedExpiry:
+    return BookedExpiry(row.charged_tokens, row.cost_nano_gbp, row.held_tokens, row.pack_split)
+
+
 class SimLedger:
     """Fulfils ports.ledger.Ledger."""
 
@@ -149,10 +170,11 @@ class SimLedger:
     async def book(
         self, rows: Sequence[LedgerRow], dead: Sequence[DeadEntry], take_back: TakeBack
     ) -> BookReply:
-        doubles = await self._link.call("insert", lambda: self._record.doubles(rows))
-        if doubles:
-            await take_back(doubles)
-        return await self._link.call("commit", lambda: self._record.commit(rows, dead))
+        late_rows, too_much = await self._link.call("insert", lambda: self._record.doubles(rows))
+        if too_much:
+            await take_back(too_much)
+        booked = [*rows, *late_rows]
+        return await self._link.call("commit", lambda: self._record.commit(booked, dead))
 
     async def sums(
         self, payer: str, member: str | None, period_start_ms: int, until: Watermark

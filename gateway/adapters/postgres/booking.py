@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from gateway.adapters.postgres.connection import Connection, foreign, translated
+from gateway.adapters.postgres.doubles import corrections, counted_twice, excess
 from gateway.adapters.postgres.statements import drain
 from gateway.core.event import (
     LedgerRow,
@@ -48,10 +49,13 @@ async def book_batch(
     await connection.execute(drain.MAKE_INCOMING)
     booked, rejected = await _insert_or_halve(connection, rows)
     known = len(rows) - len(booked) - len(rejected)
-    if known and (doubles := await _counted_twice(connection, _rest(rows, booked, rejected))):
-        # Before the cursors are locked: raising an epoch must not wait for what Redis does here.
-        with foreign():
-            await take_back(doubles)
+    if known and (doubles := await counted_twice(connection, _rest(rows, booked, rejected))):
+        late, late_rejected = await _insert_or_halve(connection, corrections(doubles))
+        booked, rejected = [*booked, *late], [*rejected, *late_rejected]
+        if too_much := await excess(connection, doubles):
+            # Before the cursors are locked: raising an epoch must not wait for what Redis does.
+            with foreign():
+                await take_back(too_much)
     buried = await _bury(connection, [*dead, *rejected])
     await _advance_cursors(connection, rows, [*dead, *rejected])
     return BookReply(booked=booked, repeated=known, dead=buried)
@@ -115,24 +119,6 @@ def _rest(
     bad = {(entry.shard, entry.stream_id) for entry in rejected}
     return [
         row for row in rows if _origin(row) not in new and (row.shard, row.stream_id) not in bad
-    ]
-
-
-async def _counted_twice(connection: Connection, known: Sequence[LedgerRow]) -> Sequence[LedgerRow]:
-    """Of rows whose ids are booked: those that were booked from another entry of the outbox."""
-    found = await connection.fetch(
-        drain.BOOKED_FROM,
-        [row.event_id for row in known],
-        [_instant(row.period_ms) for row in known],
-    )
-    booked_from = {
-        (record["event_id"], record["period_ms"]): (record["epoch"], record["stream_id"])
-        for record in found
-    }
-    return [
-        row
-        for row in known
-        if booked_from.get((row.event_id, row.period_ms)) not in (None, (row.epoch, row.stream_id))
     ]
 
 

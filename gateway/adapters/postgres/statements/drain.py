@@ -71,9 +71,11 @@ SELECT CASE WHEN (SELECT count(*) FROM booked) < $1 THEN (
 ) END
 """
 
-# Where entries with these keys came from. Asked only about entries that were not new.
-BOOKED_FROM = """
-SELECT event_id::text, epoch_ms(period) AS period_ms, epoch, stream_id
+# Where entries with these keys came from, and what they charge: an estimate may be corrected. Asked
+# only about entries that were not new.
+BOOKED_AS = """
+SELECT event_id::text, epoch_ms(period) AS period_ms, epoch, stream_id, quality, outcome, stream,
+       charged_tokens, cost_nano_gbp, held_tokens, pack_split::text
 FROM ledger WHERE event_id = ANY($1::uuid[]) AND period = ANY($2::timestamptz[])
 """
 
