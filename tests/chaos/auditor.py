@@ -9,36 +9,16 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from tests.chaos.excuses import between, excuse, killed
-from tests.chaos.limits import Reached, beyond_limits, reached
+from tests.chaos.excuses import excuse, killed, left_on_disk, reached_nobody
+from tests.chaos.findings import Finding, Verdict
+from tests.chaos.limits import beyond_limits, reached
 from tests.chaos.records import ClientCall, Evidence, Row, Served
 
 CHECKPOINT_TOKENS = 512  # what an answer may have grown by since its progress was last noted
 BYTES_A_TOKEN = 4  # of a prompt that was not counted
 _CLOCK_S = 0.005  # stream ids and leases are whole milliseconds of one clock
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something that must not be. `kind` is one of few words, `subject` a request, user or part."""
-
-    kind: str
-    subject: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.kind}: {self.subject}: {self.text}"
-
-
-@dataclass(slots=True)
-class Verdict:
-    """`excused` counts stated losses by name, `nearest` is the user nearest to the bound."""
-
-    findings: list[Finding] = field(default_factory=list)
-    excused: Counter[str] = field(default_factory=Counter)
-    nearest: Reached | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +76,7 @@ def audit(evidence: Evidence) -> Verdict:
     verdict = Verdict(nearest=reached(evidence))
     for rule in RULES:
         for finding in rule(books):
-            why = None
-            if finding.kind in _MAY_BE_LOST:
-                why = excuse(books.asked(finding.subject), evidence.applied, evidence.terms)
+            why = _excuse(books, finding)
             if why is None:
                 verdict.findings.append(finding)
             else:
@@ -109,6 +87,20 @@ def audit(evidence: Evidence) -> Verdict:
     if unseen:
         verdict.excused["booked by estimate, gateway killed before it asked upstream"] = unseen
     return verdict
+
+
+def _excuse(books: _Books, finding: Finding) -> str | None:
+    evidence = books.evidence
+    if finding.kind in _MAY_BE_LOST:
+        return excuse(books.asked(finding.subject), evidence.applied, evidence.terms)
+    if finding.kind == "no row":  # nobody was told its id: any call of its user may be it
+        user = evidence.served[finding.subject].user
+        theirs = [call for call in evidence.calls if call.user == user and not call.rid]
+        told = (excuse(call, evidence.applied, evidence.terms) for call in theirs)
+        if any(reached_nobody(call, evidence.applied) for call in theirs):
+            return "a whole answer in an outage, gateway killed before it had it"
+        return next(filter(None, told), None)
+    return None
 
 
 # --- call by call ------------------------------------------------------------------------------
@@ -129,6 +121,14 @@ def delivered_is_booked(books: _Books) -> Iterator[Finding]:
         least = served.prompt_tokens + call.output_tokens
         if not booked.is_measured and booked.tokens < least:
             yield Finding("too little", rid, f"{least} delivered, {_shown(booked)}")
+
+
+def served_is_booked(books: _Books) -> Iterator[Finding]:
+    """What upstream served has an entry, even when nothing of it was delivered."""
+    for rid, served in books.evidence.served.items():
+        call = books.calls.get(rid)
+        if rid not in books.booked and (call is None or not call.output_tokens):
+            yield Finding("no row", rid, f"{served.tokens} tokens served for {served.user}")
 
 
 def booked_was_served(books: _Books) -> Iterator[Finding]:
@@ -206,22 +206,13 @@ def no_lease_cut_short(books: _Books) -> Iterator[Finding]:
     for row in books.evidence.rows:
         deadline_s = books.evidence.leases_s.get(row.rid, 0.0)
         early_s = deadline_s + books.evidence.terms.grace_s - row.at_s
-        if row.is_expiry and early_s > _CLOCK_S and not _may_be_from_disk(books, row):
+        if row.is_expiry and early_s > _CLOCK_S and not _from_disk(books, row):
             yield Finding("expired early", row.rid, f"{early_s:.3f} s before its time")
 
 
-def _may_be_from_disk(books: _Books, row: Row) -> bool:
-    """Whether its gateway died after Redis had not answered it: then what it had noted of a stream
-    is on its disk, and the next one sends it without waiting for the lease."""
-    call, applied = books.asked(row.rid), books.evidence.applied
-    return call is not None and any(
-        death.began_s <= row.at_s
-        and any(
-            fault.began_s <= death.began_s and fault.ended_s >= call.begun_s
-            for fault in between(call, applied)
-        )
-        for death in killed(call, applied)
-    )
+def _from_disk(books: _Books, row: Row) -> bool:
+    call = books.asked(row.rid)
+    return call is not None and left_on_disk(call, row.at_s, books.evidence.applied)
 
 
 def told_as_booked(books: _Books) -> Iterator[Finding]:
@@ -288,6 +279,7 @@ def _shown(booked: _Booked) -> str:
 
 RULES: tuple[Rule, ...] = (
     delivered_is_booked,
+    served_is_booked,
     booked_was_served,
     booked_once,
     asked_once,

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from tests.chaos.records import Applied, ClientCall, Terms
 
+_FOUND_S = 1.5  # a breaker that has opened asks every 0.75 s at most
 # After a loss gateways send again as soon as they have noticed and the ledger has answered.
 _SENT_AGAIN_S = 20.0
 _CLOCKS_S = 0.5  # a client's last byte and a fault are told by different tasks of a busy machine
@@ -31,6 +32,31 @@ def killed(call: ClientCall, applied: Sequence[Applied]) -> Iterator[Applied]:
 def between(call: ClientCall, applied: Sequence[Applied]) -> Sequence[Applied]:
     """What befell Redis, or the link by which the call's gateway reaches it."""
     return [fault for fault in applied if fault.target in ("redis", f"redis-{call.gateway}")]
+
+
+def left_on_disk(call: ClientCall, at_s: float, applied: Sequence[Applied]) -> bool:
+    """Whether its gateway had died by `at_s`, after Redis had not answered it: then what it had
+    noted of a stream is on its disk, and the next one sends it without waiting for the lease."""
+    return any(
+        death.began_s <= at_s and _in_trouble(call, death, applied)
+        for death in killed(call, applied)
+    )
+
+
+def reached_nobody(call: ClientCall, applied: Sequence[Applied]) -> bool:
+    """Whether it may have gone out in an outage, where no lease tells of it, and its gateway was
+    killed before it had the whole answer: that leaves no row."""
+    return not call.stream and any(
+        death.began_s <= call.ended_s + _CLOCKS_S and _in_trouble(call, death, applied)
+        for death in killed(call, applied)
+    )
+
+
+def _in_trouble(call: ClientCall, death: Applied, applied: Sequence[Applied]) -> bool:
+    return any(
+        fault.began_s <= death.began_s and fault.ended_s + _FOUND_S >= call.begun_s
+        for fault in between(call, applied)
+    )
 
 
 def killed_with_its_socket(call: ClientCall, applied: Sequence[Applied], terms: Terms) -> bool:

@@ -22,8 +22,9 @@ from gateway.app.ledger_schema import prepare_ledger
 from gateway.app.secrets_of_state import pepper_of
 from gateway.app.stores import open_stores
 from gateway.ports.tasks import spawn
-from tests.chaos.auditor import Verdict, audit
+from tests.chaos.auditor import audit
 from tests.chaos.clients import Clients, User
+from tests.chaos.findings import Verdict
 from tests.chaos.gateways import DEADLINE_MS, DRAIN_S, GRACE_MS, LARGE, LARGE_TOKENS, SMALL
 from tests.chaos.outside import Outside
 from tests.chaos.records import ClientCall, Evidence, Terms

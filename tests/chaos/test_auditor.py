@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.auditor import CHECKPOINT_TOKENS, Verdict, audit
+from tests.chaos.auditor import CHECKPOINT_TOKENS, audit
+from tests.chaos.findings import Verdict
 from tests.chaos.records import Account, Applied, ClientCall, Evidence, Row, Served, Terms
 
 LIMIT, PERIOD = 1000, 7
@@ -206,6 +207,21 @@ def test_of_a_call_that_went_out_without_it_no_hold_may_stand() -> None:
     in_outage = replace(EXPIRED, event_id="r0", rid="r0", charged_tokens=120)
     found = evidence(calls=[CUT_IN_OUTAGE], rows=[LEFT, in_outage], applied=[KILLED])
     assert "never served" in kinds(audit(found))
+
+
+def test_a_whole_answer_that_reached_nobody_has_a_row_unless_its_gateway_died_in_an_outage() -> (
+    None
+):
+    unanswered = replace(CALL, stream=False, rid="", output_tokens=0, echoed=None, whole=False)
+    died = Applied("kill", "gateway-1", 101.5, 103.0)
+    silent = replace(SILENT, began_s=99.0, ended_s=99.5)
+    found = evidence(calls=[unanswered], rows=[], applied=[silent, died], verify="in no row")
+    assert audit(found).findings == []
+    assert list(audit(found).excused.values()) == [1]
+    for less in ([silent], [died], [silent, replace(died, target="gateway-2")]):
+        assert kinds(audit(replace(found, applied=less, verify=""))) == {"no row"}
+    stream = replace(unanswered, stream=True)
+    assert kinds(audit(replace(found, calls=[stream], verify=""))) == {"no row"}
 
 
 def test_a_hold_of_a_killed_gateway_ends_early_only_from_its_disk() -> None:

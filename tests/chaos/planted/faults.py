@@ -1,4 +1,4 @@
-"""Three faults of the kind that the bench is there to find, put into a running product.
+"""Faults of the kind that the bench is there to find, put into a running product.
 
 The product's files stay as they are: a process that plants one changes the class, or the text of a
 script as it is loaded, and then runs the product. Each raises when it finds nothing to change, so
@@ -18,6 +18,7 @@ from gateway.adapters.postgres.connection import session
 from gateway.adapters.postgres.ledger import PostgresLedger
 from gateway.adapters.redis_store.leases import RedisLeases
 from gateway.adapters.redis_store.scripts import Script, load_scripts
+from gateway.adapters.spill import SpillFiles
 from gateway.app import stores
 from gateway.core.event import LedgerRow, stream_position
 from gateway.core.quota.settle import LapsedHold
@@ -32,6 +33,11 @@ _ACKNOWLEDGE = "UPDATE shards SET cursor = $2 WHERE shard = $1"
 def unconfirmed_settlements_are_dropped() -> None:
     """A settlement is sent once; whether anybody has heard it is not asked."""
     _plant(Settlements, "_repeat", lambda self, settlement, reply=None: None)
+
+
+def kept_in_memory_only() -> None:
+    """What Redis does not confirm is repeated, but never written to the disk."""
+    _plant(SpillFiles, "keep", lambda self, settlement: None)
 
 
 def expired_without_a_second_look() -> None:
@@ -77,6 +83,7 @@ def acknowledged_before_it_is_booked() -> None:
 
 FAULTS: dict[str, Callable[[], None]] = {
     "dropped": unconfirmed_settlements_are_dropped,
+    "forgetful": kept_in_memory_only,
     "careless": expired_without_a_second_look,
     "early": acknowledged_before_it_is_booked,
 }

@@ -25,6 +25,7 @@ class Proof:
 
 PROOFS = {
     "dropped": Proof((2760, 903, 559), 15.0, "unmeasured"),
+    "forgetful": Proof((5, 62, 104), 20.0, "unbooked"),
     "careless": Proof((788, 1589, 4206), 12.0, "expired early"),
     "early": Proof((3313, 1091, 2265), 15.0, "unbooked"),
 }
