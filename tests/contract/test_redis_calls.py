@@ -205,6 +205,7 @@ async def test_closing_ends_also_what_waits_on_a_connection_that_was_given_up(
         assert not younger.done()
     with pytest.raises(StoreUnavailable, match=r"closed|Connection"):
         await asyncio.wait_for(younger, 0.5)
+    held.let_go.set()
 
 
 # --- nothing is sent twice -----------------------------------------------------------------------

@@ -245,22 +245,26 @@ async def test_a_confirmed_settlement_is_kept_with_its_event_s_id(rig: FlowRig) 
     assert list(rig.recent.lost(1 - ADA, 2, "0-0")) == []
 
 
-@pytest.mark.parametrize("kind", ["released", "unconfirmed", "repeated"])
+@pytest.mark.parametrize("kind", ["released", "unconfirmed"])
 async def test_what_has_no_event_of_its_own_is_not_kept(rig: FlowRig, kind: str) -> None:
     hold = await held(rig)
     if kind == "released":
         await rig.settlements.release(hold)
         await rig.settled()
-    elif kind == "unconfirmed":
+    else:
         rig.store.away = True
         await rig.settlements.settle(hold, ENDING)
-    else:
-        rig.store.trouble("settle", "reply lost")
-        await rig.settlements.settle(hold, ENDING)
-        (row,) = await rig.rows()
-        assert list(rig.recent.lost(ADA, 2, row.stream_id)) == []
-        return
     assert list(rig.recent.lost(ADA, 2, "0-0")) == []
+
+
+async def test_what_was_confirmed_by_its_repetition_is_kept_wherever_its_event_is(
+    rig: FlowRig,
+) -> None:
+    hold = await held(rig)
+    rig.store.trouble("settle", "reply lost")
+    await rig.settlements.settle(hold, ENDING)
+    await rig.settled()
+    assert [each.rid for each in rig.recent.lost(ADA, 2, "0-0")] == [hold.rid]
 
 
 async def test_a_release_whose_hold_has_expired_takes_the_charge_back(rig: FlowRig) -> None:
