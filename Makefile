@@ -18,9 +18,9 @@ run:  ## start the gateway with all it needs; Ctrl-C stops everything
 
 # Compiled files are kept even where the environment forbids it: each worker would compile all tests
 # anew, and each process that a test starts the whole program.
-test:  ## all of the tests, on two processes
+test:  ## all of the tests, on three processes: each waits now and then
 	@$(PYTHON) bootstrap.py test
-	@exec env PYTHONDONTWRITEBYTECODE= $(VENV)/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
+	@exec env PYTHONDONTWRITEBYTECODE= $(VENV)/bin/python -m pytest -n 3 --dist worksteal $(ARGS)
 
 check:  ## format, lint, types, import directions, style
 	@$(PYTHON) bootstrap.py test

@@ -34,7 +34,7 @@ _TAIL = (
     '"model":"gpt-4o-mini","price_id":"2026-11","prompt_tokens":100,"limit_tokens":100000}'
 )
 _EVENT = _TAIL * 3
-_NO_LIMITS = " " * 5  # none beside the month's
+_NO_LIMITS = " " * 6  # none beside the month's
 _RULED, _BARE = ("reserve", "settle"), ("bare reserve", "bare settle")
 _USE_HELD, _USE_FREE = "120 0 25000 1 0 150 1 25000", "240 0 50000 2 0 0 0 0"
 

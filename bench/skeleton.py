@@ -13,7 +13,6 @@ import os
 import sys
 
 import msgspec
-from aiohttp import web
 from msgspec.structs import replace
 
 from bench.lanes import UPSTREAM_KEY
@@ -31,6 +30,7 @@ from gateway.core.quota.reserve import Limits, ReserveAsk
 from gateway.core.quota.settle import Settlement
 from gateway.core.rid import Rids
 from gateway.ports.upstream import UpstreamCall
+from gateway.web.http_request import HttpRequest
 from gateway.web.request import read_body
 from gateway.web.response import Whole
 from gateway.web.servers import listen_raw
@@ -71,7 +71,7 @@ class Skeleton:
             limit_tokens=_ROOM_TOKENS,
         )
 
-    async def handle(self, request: web.BaseRequest) -> Whole:
+    async def handle(self, request: HttpRequest) -> Whole:
         """One request."""
         body = await read_body(request, 2**26)
         rid = self._rids.next(0)

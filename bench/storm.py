@@ -96,8 +96,8 @@ class Gateway:
 
     async def admit(self, key: str) -> Admitted:
         rid = make_rid(self.stores.clock.now_ms(), os.urandom(10))
-        digest, request = self.worker.identities.digest(key), judge_chat(_BODY)
-        call = Call(rid, CHAT, digest, request, len(_BODY), 0.0, None, 0, None)
+        credential, request = self.worker.identities.credential(key), judge_chat(_BODY)
+        call = Call(rid, CHAT, credential, request, len(_BODY), 0.0, None, 0, None)
         return await self.worker.admission.admit(call)
 
     async def call(self, key: str) -> None:
@@ -126,7 +126,7 @@ async def main(arguments: argparse.Namespace) -> None:
             async with open_stores(settings, metrics, "bench", 5.0) as stores:
                 kept_in = (stores, SpillFiles(Path(place) / "spill", "bench", metrics))
                 tokenizer = loaded_tokenizer(settings)
-                worker = Worker(settings, kept_in, metrics, tokenizer, DirectUpstream({}))
+                worker = Worker(settings, kept_in, metrics, tokenizer, (DirectUpstream({}), None))
                 await _storm(settings, Gateway(worker, stores), keys)
 
 
@@ -134,7 +134,7 @@ async def _storm(settings: Settings, gateway: Gateway, keys: list[str]) -> None:
     stores, seen = gateway.stores, gateway.seen
     await stores.shards.join("storm")
     tasks = [
-        spawn(stores.shards.watch_forever(), "watch shards"),
+        spawn(stores.shards.watch_forever(stores.unguarded), "watch shards"),
         spawn(run_forever(drain_of(settings, stores, JobsMetrics()), asyncio.Lock()), "drain"),
         spawn(seen.weigh_forever(), "weigh"),
     ]

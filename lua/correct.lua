@@ -2,7 +2,7 @@
 -- purpose: take back a charge that was counted twice: the ledger has its event already.
 -- promise: taken back once however often it is sent, and only where it was counted: an account that
 --          was brought back after that event never counted it.
--- prelude: values amounts account packs spending tier charge outbox
+-- prelude: values amounts account packs spending tier counting charge outbox
 -- KEYS: 1 meta · 2 account · 3 holds · 4 kept endings · 5 packs · 6 tier
 --       7 account of the member (only where the payer is a team)
 -- ARGV: 1 rid of the correction · 2 member among the endings ("<account> <rid>")
@@ -56,10 +56,11 @@ local function counted_by(account) -- only what came after it was brought back
 end
 local account = counted_by(read_counted(epoch, account_key))
 local member = counted_by(read_counted(epoch, member_key))
-if event_epoch ~= epoch or not (account or member) or redis.call('HGET', holds_key, rid) then
+local tier, packs = read_tier(tier_key, tier_starts, epoch), {} -- it counts all of this epoch
+if event_epoch ~= epoch or not (account or member or tier)
+   or redis.call('HGET', holds_key, rid) then
   return { 0, rid }
 end
-local tier, packs = read_tier(tier_key, tier_starts, epoch), {}
 if account then
   packs = read_packs(packs_key, account)
   count(account, period, -charge, -take_back(packs), -cost)

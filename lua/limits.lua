@@ -2,26 +2,28 @@
 -- promise: nothing is written; a bucket drains by the server's clock only.
 -- PROVIDES: NO_LIMITS, read_limits(text), narrowed(output, least, left, held, fixed, each),
 --           most_output(account, member, tier, packs_left, ask),
---           pour(bucket, limit, units, now), minute(key, requests, tokens, hold, now)
+--           within_minute(output, least, prompt, choices, tokens),
+--           pour(bucket, limit, units, now),
+--           now_fits(caller, concurrent, requests, tokens, hold, now)
 -- invariants: a bucket is "level at_ms": 60,000 a unit. It loses the limit each millisecond, and
 --             takes nothing that would bring it over limit x 60,000: so in any t seconds at most
 --             limit + limit x t / 60 units pass. A limit above 10^12 counts as that.
 -- cost: one HGET a bucket.
 
-local NO_LIMITS = '     ' -- as text, with single spaces between the six
+local NO_LIMITS = '      ' -- as text, with single spaces between the seven
 
--- The six limits that a call may have beside the month's, as text, '' for one that is not set; nil
--- when they are told otherwise.
+-- The six limits that a call may have beside the month's, and whether they are those of a shadow
+-- tier, as text, '' for one that is not set; nil when they are told otherwise.
 local function read_limits(text)
   if text == NO_LIMITS then
-    return NONE, NONE, NONE, NONE, NONE, NONE
+    return NONE, NONE, NONE, NONE, NONE, NONE, NONE
   end
   for number in string.gmatch(text, '%d+') do
     if not amount(number) then
       return nil
     end
   end
-  return string.match(text, '^(%d*) (%d*) (%d*) (%d*) (%d*) (%d*)$')
+  return string.match(text, '^(%d*) (%d*) (%d*) (%d*) (%d*) (%d*) (%d*)$')
 end
 
 -- The output that fits one limit as well: below the least where it does so only once open holds
@@ -67,6 +69,14 @@ local function most_output(account, member, tier, packs_left, ask)
   return output < least and -11 or output
 end
 
+-- The output without what a minute's limit could never take, however long one waits.
+local function within_minute(output, least, prompt, choices, tokens)
+  if tokens == NONE then
+    return output
+  end
+  return math.min(output, math.max(least, math.floor((tokens - prompt) / choices)))
+end
+
 -- The bucket with `units` more in it, and in how many milliseconds it can take them (0: now).
 -- Where the clock has gone back, nothing drains before it is where it was.
 local function pour(bucket, limit, units, now)
@@ -79,25 +89,30 @@ local function pour(bucket, limit, units, now)
          excess > 0 and math.ceil(excess / math.max(1, limit)) + math.max(0, behind) or 0
 end
 
--- The caller's buckets with this call in them, as fields. Or no buckets, the code of the one that
--- it does not fit, and the wait until it does; 0 if it never does.
-local function minute(key, requests, tokens, hold, now)
+-- Whether a hold fits the limits of the moment: the caller's buckets with this call in them, as
+-- fields, and 1. Or no buckets, the code of the limit that it does not fit, and the wait until it
+-- does; 0 if that is not known, or never.
+local function now_fits(caller, concurrent, requests, tokens, hold, now)
   local buckets, wait = {}, 0
+  if concurrent ~= NONE and caller.open >= concurrent + 0 then
+    return buckets, -15, 0
+  end
   if requests ~= NONE then
-    buckets[1], buckets[2], wait = 'mr', pour(redis.call('HGET', key, 'mr'), requests + 0, 1, now)
+    buckets[1], buckets[2], wait =
+      'mr', pour(redis.call('HGET', caller.key, 'mr'), requests + 0, 1, now)
     if wait > 0 then
-      return nil, -16, wait
+      return {}, -16, wait
     end
   end
   if tokens ~= NONE and hold > tokens + 0 then -- however long one waits
-    return nil, -17, 0
+    return {}, -17, 0
   elseif tokens ~= NONE then
     local n = #buckets
     buckets[n + 1], buckets[n + 2], wait =
-      'mt', pour(redis.call('HGET', key, 'mt'), tokens + 0, hold, now)
+      'mt', pour(redis.call('HGET', caller.key, 'mt'), tokens + 0, hold, now)
     if wait > 0 then
-      return nil, -17, wait
+      return {}, -17, wait
     end
   end
-  return buckets
+  return buckets, 1, 0
 end

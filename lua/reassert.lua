@@ -2,7 +2,7 @@
 -- purpose: hold again, after an epoch was raised, what a living gateway still has open.
 -- promise: an open hold of an older epoch is held in this one, whatever room is left; one that has
 --          ended stays ended; the same rid is held once however often it is sent.
--- prelude: values account tier
+-- prelude: values account tier counting
 -- KEYS: 1 meta · 2 account · 3 holds · 4 leases · 5 tier
 --       6 account of the member (only where the payer is a team)
 -- ARGV: 1 rid · 2 lease member ("<account> <rid>") · 3 amounts, with single spaces: epoch of the
@@ -50,17 +50,11 @@ elseif state == 'h' then
   return { 2, rid, now }
 end
 local tier = read_tier(tier_key, tier_starts, epoch)
-if tier and not tier.key then -- its share of this epoch is still to come, and finds this held
-  tier = { key = tier_key, period = tier_starts + 0, is_now = true, settled = 0, held = 0 }
-end
 
 -- the lease first: only this may still fail
 redis.call('ZADD', leases_key, string.format('%d', now + lease_ms), lease_member)
 redis.call('HSET', holds_key, rid, string.format(
   'h %d %d %d %d %d %d %s', output, hold, cost, period, (since or now) + 0,
   math.max(progress, (reached or 0) + 0), tail))
-if tier and not tier.share then
-  redis.call('HSET', tier_key, 'e', epoch, 'c', 0)
-end
 store_all(account, member or nil, tier, hold, cost, 1, 0)
 return { 1, rid, now }

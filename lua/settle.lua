@@ -2,7 +2,7 @@
 -- purpose: end a hold, charge what it cost, and append the event to the outbox.
 -- promise: a hold ends once; the charge and its event are one step; a charge is never refused,
 --          memory full or not. Repeating a rid changes nothing.
--- prelude: values account packs spending tier charge
+-- prelude: values account packs spending tier counting charge
 -- KEYS: 1 meta · 2 account · 3 holds · 4 leases · 5 outbox · 6 kept endings · 7 packs
 --       8 tier · 9 account of the member (only where the payer is a team)
 -- ARGV: 1 rid · 2 lease member ("<account> <rid>") · 3 kind: settle | release | expire

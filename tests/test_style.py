@@ -14,7 +14,7 @@ import sys
 import tokenize
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import pytest
@@ -215,6 +215,7 @@ RULES: tuple[Rule, ...] = (
 # --- the tree ------------------------------------------------------------------------------
 
 
+@cache
 def sources(root: Path) -> list[Source]:
     """Every text file under `root` that .gitignore does not leave out; git is not needed."""
     ignored = [line.rstrip("/") for line in (ROOT / ".gitignore").read_text().split()] + [".git"]

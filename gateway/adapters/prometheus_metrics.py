@@ -242,6 +242,9 @@ class JobsMetrics:
             "tier_used_tokens", "Tokens used in the periods that run now", "tier"
         )
         self._epoch = declare.gauge("epoch", "The shard's epoch in the ledger", "shard")
+        self._notifications = declare.counter(
+            "notifications", "Deliveries that have ended, by how", "kind", "state"
+        )
 
     def booked(self, rows: Sequence[LedgerRow]) -> None:
         for row in rows:
@@ -268,6 +271,9 @@ class JobsMetrics:
 
     def epoch(self, shard: int, epoch: int) -> None:
         self._epoch.labels(str(shard)).set(epoch)
+
+    def notified(self, kind: str, state: str) -> None:
+        self._notifications.of(kind, state).value += 1
 
     def render(self) -> bytes:
         """The text exposition of this process."""

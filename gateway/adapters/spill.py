@@ -56,12 +56,11 @@ class SpillFiles:
         self._look_at(own)
 
     def done(self, rid: str) -> None:
-        for file in self._files:
-            if rid in file:
-                with suppress(OSError):  # it is sent once more then, which changes nothing
-                    file.done(rid)
-                self._look_at(file)
-                return
+        # In two of them where one that was taken over had to be booked in another way.
+        for file in [each for each in self._files if rid in each]:
+            with suppress(OSError):  # it is sent once more then, which changes nothing
+                file.done(rid)
+            self._look_at(file)
 
     def left(self) -> Iterator[Settlement]:
         found = [self._take(path) for path in sorted(self._directory.glob(f"*{ENDING}"))]

@@ -8,30 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from gateway.adapters.prometheus_metrics import JobsMetrics, ProxyMetrics
+from gateway.app.admin_desk import admin_of
 from gateway.app.children import Say
 from gateway.app.grace import Grace
 from gateway.app.process import answer_operators, answer_supervisor
-from gateway.app.secrets_of_state import admin_token_of
-from gateway.app.shown import shown_user
+from gateway.app.secrets_of_state import admin_socket
 from gateway.app.signals import stop_signal
 from gateway.app.stores import Stores, open_stores
+from gateway.app.telling import telling
 from gateway.config import Settings
-from gateway.flow.accounts import Accounts
 from gateway.jobs.drain import Drain, DrainTerms
 from gateway.jobs.forget import Forget
 from gateway.jobs.project import Projection
+from gateway.jobs.reclaim import Reclaim
 from gateway.jobs.service import Step, run_forever, stop_between_steps
 from gateway.jobs.sweep import Sweep, SweepTerms
+from gateway.jobs.tier_shares import ShareTerms, TierSharing
 from gateway.jobs.upkeep import Upkeep
-from gateway.ports.ledger import Conflict, LedgerUnavailable
+from gateway.ports.ledger import LedgerUnavailable
 from gateway.ports.quota_store import StoreUnavailable
 from gateway.ports.tasks import spawn
-from gateway.web.admin import admin_app
-from gateway.web.servers import listen_app
+from gateway.web.admin.plan import Health
+from gateway.web.servers import Listener, listen_app, listen_unix
 
 _log = logging.getLogger("gateway.jobs")
 
@@ -49,22 +50,13 @@ async def run_jobs(settings: Settings, say: Say, alone: bool) -> None:
         drain = drain_of(settings, stores, metrics)
         steps: list[Step] = [drain, *_others(settings, stores, metrics)]
         running: list[asyncio.Task[None]] = []  # begun once every port is ours
-        address = settings.listen.admin
-        admin = await listen_app(
-            admin_app(
-                admin_token_of(settings),
-                _show(stores.accounts(settings), settings, stores.clock.now_ms),
-            ),
-            address.host,
-            address.port,
-            reserved=not alone,
-        )
 
         async def ready() -> Mapping[str, str]:
             return {task.get_name(): "failed" if task.done() else "ok" for task in running}
 
-        inside = await answer_supervisor(settings, "jobs", metrics.render, ready)
-        places = {"admin": admin.url(address.host)}
+        admin, *insides = await _answer_admin(settings, stores, ready, reserved=not alone)
+        insides.append(await answer_supervisor(settings, "jobs", metrics.render, ready))
+        places = {"admin": admin.url(settings.listen.admin.host)}
         if alone:
             ops = await answer_operators(settings, metrics.render, ready)
             places["ops"] = ops.url(settings.listen.ops.host)
@@ -84,8 +76,22 @@ async def run_jobs(settings: Settings, say: Say, alone: bool) -> None:
         )
         await _drain_the_rest(drain, drain_s)
         stores.ledger.unlock_shards()
-        await admin.close()
-        await inside.close()
+        stores.deliveries.unlock()
+        for listener in (admin, *insides):
+            await listener.close()
+
+
+async def _answer_admin(
+    settings: Settings, stores: Stores, ready: Health, reserved: bool
+) -> list[Listener]:
+    """The admin API on its port, and on a socket for the commands of this state directory, which
+    so never hand their token to whoever may listen on a port."""
+    address = settings.listen.admin
+    listener = await listen_app(
+        admin_of(settings, stores, ready), address.host, address.port, reserved
+    )
+    inside = await listen_unix(admin_of(settings, stores, ready), admin_socket(settings))
+    return [listener, inside]
 
 
 def drain_of(settings: Settings, stores: Stores, metrics: JobsMetrics) -> Drain:
@@ -107,10 +113,24 @@ def _others(settings: Settings, stores: Stores, metrics: JobsMetrics) -> list[St
     )
     return [
         Sweep(stores.leases, stores.store, sweep_terms, metrics, stores.clock),
-        Projection(stores.directory, stores.store, stores.clock),
+        Projection(stores.directory, stores.store, stores.streams, stores.clock),
+        Reclaim(stores.sales, stores.clock),
         Forget(stores.leases, stores.store),
-        Upkeep(stores.ledger, settings.plan.tiers, metrics, stores.clock),
+        Upkeep(stores.ledger, _not_capped(settings), metrics, stores.clock),
+        TierSharing(
+            stores.shares,
+            (stores.ledger, stores.tier_ledger),
+            ShareTerms(settings.plan, settings.redis.shards),
+            metrics,
+            stores.clock,
+        ),
+        *telling(settings, stores, metrics),
     ]
+
+
+def _not_capped(settings: Settings) -> list[str]:
+    """What capped tiers have used is shown by whoever hands out their caps."""
+    return [name for name, tier in settings.plan.tiers.items() if tier.tier_tokens is None]
 
 
 async def _drain_the_rest(drain: Drain, within_s: float) -> None:
@@ -120,14 +140,3 @@ async def _drain_the_rest(drain: Drain, within_s: float) -> None:
             await drain.drain_all()
     except (StoreUnavailable, LedgerUnavailable, TimeoutError) as error:
         _log.warning("the outbox was not drained to its end: %s", error)
-
-
-def _show(accounts: Accounts, settings: Settings, now_ms: Callable[[], int]) -> Any:
-    async def show(user_id: str) -> dict[str, Any] | None:
-        try:
-            identity, snapshot = await accounts.show(user_id)
-        except Conflict:
-            return None
-        return shown_user(identity, snapshot, settings.plan, now_ms())
-
-    return show

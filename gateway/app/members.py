@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from gateway.adapters.tokenizer.bpe import BpeTokenizer
 from gateway.app.arrangement import Arrangement
+from gateway.app.callers import load_proving
 from gateway.app.children import Member, Say
 from gateway.app.grace import Grace
 from gateway.app.jobs_process import run_jobs
@@ -23,6 +24,7 @@ def members_of(arrangement: Arrangement) -> list[Member]:
     """The processes that were arranged. Takes a while: the vocabularies are loaded here."""
     settings = arrangement.settings
     tokenizer = loaded_tokenizer(settings)
+    load_proving(settings)
     members = [_member(settings, name, tokenizer) for name in arrangement.names]
     if arrangement.stand_in is not None:
         work = partial(_stand_in, tokenizer, arrangement.stand_in)

@@ -17,17 +17,21 @@ from gateway.adapters.prometheus_metrics import ProxyMetrics
 from gateway.adapters.spill import SpillFiles
 from gateway.adapters.tokenizer.bpe import BpeTokenizer
 from gateway.adapters.upstream.opening import open_upstream
+from gateway.app.callers import KnownCallers
 from gateway.app.children import Say
 from gateway.app.grace import Grace
 from gateway.app.loop_watch import LoopWatch
+from gateway.app.payments import open_provider, payment_routes
 from gateway.app.process import answer_supervisor
 from gateway.app.proxy_terms import (
     bounds_of,
+    front_settings_of,
     origins_of,
     proxy_settings_of,
     repeat_terms_of,
     terms_of,
 )
+from gateway.app.quota_routes import preference_calls, quota_calls, quota_routes
 from gateway.app.secrets_of_state import pepper_of
 from gateway.app.signals import stop_signal
 from gateway.app.stores import Stores as OpenStores
@@ -36,19 +40,22 @@ from gateway.config import Settings
 from gateway.flow.admit import Admission, Stores
 from gateway.flow.estimate import Estimator
 from gateway.flow.exchange import Exchange
+from gateway.flow.first_refusals import FirstRefusals
 from gateway.flow.free import FreeExchange
-from gateway.flow.identify import Identities
 from gateway.flow.open_holds import OpenHolds
 from gateway.flow.prompt_count import PromptCounter
 from gateway.flow.relay import Drains, RelayServices
 from gateway.flow.repeat import Repeats
 from gateway.flow.settlements import Settlements
-from gateway.flow.terms import Terms
+from gateway.ports.payments import PaymentProvider
 from gateway.ports.quota_store import StoreUnavailable
 from gateway.ports.tasks import spawn
 from gateway.ports.upstream import Upstream
+from gateway.web.front import Front, Part
 from gateway.web.proxy import Proxy
+from gateway.web.quota_api import PREFIX, QuotaApi
 from gateway.web.servers import Listener, listen_raw
+from gateway.web.status_page import BEGINNING, StatusPage
 
 _log = logging.getLogger("gateway.proxy")
 
@@ -74,23 +81,27 @@ async def run_proxy(settings: Settings, name: str, tokenizer: BpeTokenizer, say:
         )
         upstream = open_upstream(origins_of(settings))
         stack.push_async_callback(upstream.close)
+        provider = open_provider(settings)
+        if provider is not None:
+            stack.push_async_callback(provider.close)
         await stores.shards.join(secrets.token_hex(8))
-        worker = Worker(settings, (stores, spill), metrics, tokenizer, upstream)
+        worker = Worker(settings, (stores, spill), metrics, tokenizer, (upstream, provider))
         worker.settlements.take_over()
         address = settings.listen.proxy
         listener = await listen_raw(
-            worker.proxy.handle, address.host, address.port, bounds_of(settings)
+            worker.front.handle, address.host, address.port, bounds_of(settings)
         )
         stack.push_async_callback(listener.close)
         inside = await answer_supervisor(settings, name, metrics.render, worker.ready)
         stack.push_async_callback(inside.close)
         beats = spawn(worker.open_holds.beat_forever(), "heartbeat")
-        looks = spawn(stores.shards.watch_forever(), "watch shards")
+        looks = spawn(stores.shards.watch_forever(stores.unguarded), "watch shards")
+        keys = spawn(worker.callers.renew_forever(), "renew keys of issuers")
         lag = worker.loop_watch.start()
         say({"proxy": listener.url(address.host)})
         await stop.wait()
         await worker.finish(listener, upstream.close, Grace(settings.shutdown_s))
-        for task in (beats, looks, lag):
+        for task in (beats, looks, keys, lag):
             task.cancel()
 
 
@@ -103,13 +114,14 @@ class Worker:
         kept_in: tuple[OpenStores, SpillFiles],
         metrics: ProxyMetrics,
         tokenizer: BpeTokenizer,
-        upstream: Upstream,
+        outside: tuple[Upstream, PaymentProvider | None],
     ) -> None:
-        stores, spill = kept_in
+        (stores, spill), (upstream, provider) = kept_in, outside
         self._store = stores.store
         self.loop_watch = LoopWatch(metrics.loop_lag.set)
-        terms = terms_of(settings)
-        self.identities = Identities(stores.directory, pepper_of(settings))
+        self._terms = terms = terms_of(settings)
+        self.callers = KnownCallers(settings, stores)
+        self.identities = self.callers.identities
         self.settlements = Settlements(
             stores.store,
             stores.shards,
@@ -122,7 +134,8 @@ class Worker:
             stores.store, stores.shards, self.settlements, terms, stores.clock
         )
         prompts = PromptCounter(tokenizer)
-        self.admission = self._admission(stores, terms, prompts)
+        of_admission = self._of_admission(stores)
+        self.admission = Admission(of_admission, terms, prompts, stores.clock)
         services = RelayServices(
             settlements=self.settlements,
             estimator=Estimator(prompts, terms.models),
@@ -131,28 +144,46 @@ class Worker:
         )
         observers = (metrics, stores.clock)
         exchange = Exchange(self.admission, upstream, self.open_holds, services, observers)
-        self.proxy = Proxy(
+        proxy = Proxy(
             Repeats(exchange, self.identities, stores.answers, repeat_terms_of(settings), metrics),
             FreeExchange(upstream, terms.models, metrics),
-            self.identities,
+            self.callers.shown,
             proxy_settings_of(settings, terms),
-            observers,
+            metrics,
         )
+        of_quota = self._of_quota(settings, (stores, of_admission), provider, metrics)
+        page = StatusPage(settings.frame_origins)
+        parts: dict[str, Part] = {"": proxy, PREFIX: of_quota, BEGINNING: page}
+        self.front = Front(parts, front_settings_of(settings), observers)
 
-    def _admission(self, stores: OpenStores, terms: Terms, prompts: PromptCounter) -> Admission:
-        of_admission = Stores(
+    def _of_quota(
+        self,
+        settings: Settings,
+        opened: tuple[OpenStores, Stores],
+        provider: PaymentProvider | None,
+        metrics: ProxyMetrics,
+    ) -> QuotaApi:
+        (stores, of_admission), shown = opened, self.callers.shown
+        calls = quota_calls(stores, of_admission, shown, self._terms, metrics)
+        pepper = pepper_of(settings)
+        preferences = preference_calls(stores, of_admission, shown, pepper, metrics)
+        payments = payment_routes(settings, stores, provider, shown, metrics)
+        return QuotaApi(quota_routes(calls, preferences) | payments)
+
+    def _of_admission(self, stores: OpenStores) -> Stores:
+        return Stores(
             store=stores.store,
             directory=stores.directory,
             shards=stores.shards,
             hydrator=stores.hydrator,
             identities=self.identities,
             settlements=self.settlements,
+            first_refusals=FirstRefusals(stores.notices),
         )
-        return Admission(of_admission, terms, prompts, stores.clock)
 
     async def ready(self) -> Mapping[str, str]:
         """Postgres may be away without harm to traffic, so of the stores only Redis is asked."""
-        checks = {"calls": "shutting down" if self.proxy.draining else "ok"}
+        checks = {"calls": "shutting down" if self.front.draining else "ok"}
         checks["loop"] = self.loop_watch.state()
         try:
             state = await self._store.shard_state(0)
@@ -165,14 +196,14 @@ class Worker:
     ) -> None:
         """Let open calls end, or `cut` them off from upstream, and their settlements be confirmed,
         within bounds."""
-        self.proxy.draining = True
+        self.front.draining = True
         await listener.stop_accepting()
-        if not await _ends(self.proxy.idle(), grace.calls_s):
+        if not await _ends(self.front.idle(), grace.calls_s):
             _log.warning("%d calls are cut: the time to end is over", len(self.open_holds))
             await cut()
-            if not await _ends(self.proxy.idle(), grace.last_words_s):
+            if not await _ends(self.front.idle(), grace.last_words_s):
                 listener.drop_clients()
-                await _ends(self.proxy.idle(), grace.last_words_s)
+                await _ends(self.front.idle(), grace.last_words_s)
         if not await _ends(self.settlements.confirmed(), grace.confirmed_s):
             _log.warning("stopping with %d settlements unconfirmed", self.settlements.unconfirmed)
 

@@ -12,6 +12,7 @@ from gateway.core.models import ModelTable
 from gateway.flow.repeat import RepeatTerms
 from gateway.flow.terms import OutageTerms, Terms
 from gateway.web.cors import Cors
+from gateway.web.front import FrontSettings
 from gateway.web.proxy import ProxySettings
 from gateway.web.servers import Bounds
 
@@ -61,8 +62,12 @@ def proxy_settings_of(settings: Settings, terms: Terms) -> ProxySettings:
         models=terms.models,
         body_bytes_max=settings.listen.body_bytes_max,
         cors=Cors(settings.cors_origins),
-        log_decisions=settings.log.decisions,
     )
+
+
+def front_settings_of(settings: Settings) -> FrontSettings:
+    """What all of the proxy port needs."""
+    return FrontSettings(settings.plan.thresholds_percent, Cors(settings.cors_origins))
 
 
 def bounds_of(settings: Settings) -> Bounds:

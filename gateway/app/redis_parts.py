@@ -54,11 +54,12 @@ class RedisTerms:
 
 @dataclass(frozen=True, slots=True)
 class RedisParts:
-    """`calls` are the traffic's. `direct` are those of who compares: over connections of their own,
-    which need nobody's acceptance. All of `when_back` are called when a server that did not answer
-    is back."""
+    """`calls` are the traffic's, and `unguarded` the same past the breaker. `direct` are those of
+    who compares: over connections of their own, which need nobody's acceptance. All of `when_back`
+    are called when a server that did not answer is back."""
 
     calls: Calls
+    unguarded: Calls
     direct: Calls
     streams: RedisStreams | ClusterStreams
     leases: RedisLeases | ClusterLeases
@@ -70,6 +71,7 @@ class _Server:
     """The calls to one server."""
 
     calls: Calls
+    unguarded: Calls
     direct: Calls
 
     async def aclose(self) -> None:
@@ -93,6 +95,7 @@ async def open_redis(
             stack.push_async_callback(server.aclose)
             yield RedisParts(
                 server.calls,
+                server.unguarded,
                 server.direct,
                 RedisStreams(client, terms.shards),
                 RedisLeases(client, terms.shards),
@@ -115,6 +118,7 @@ async def open_redis(
         stack.push_async_callback(nodes.aclose)
         yield RedisParts(
             ClusterCalls(nodes, lambda server: server.calls, terms.deadline_s),
+            ClusterCalls(nodes, lambda server: server.unguarded, terms.deadline_s),
             ClusterCalls(nodes, lambda server: server.direct, _PATIENT_S),
             ClusterStreams(jobs, terms.shards),
             ClusterLeases(jobs, terms.shards),
@@ -157,7 +161,7 @@ class _Servers:
         sent = kind(open_connections(url, deadline_s, watch.greet), deadline_s, observe)
         breaker = Breaker(sent, self._told, Chances(time.monotonic, random.random))
         breaker.when_back.append(self._is_back)
-        return _Server(breaker, PlainCalls(examiners, _PATIENT_S, observe))
+        return _Server(breaker, sent, PlainCalls(examiners, _PATIENT_S, observe))
 
     def _is_back(self) -> None:
         for each in self.when_back:

@@ -10,6 +10,7 @@ import os
 import secrets
 from pathlib import Path
 
+from gateway.adapters.embedded.place import own_directory, socket_dir
 from gateway.config import Settings
 
 
@@ -22,6 +23,12 @@ def pepper_of(settings: Settings) -> bytes:
 def admin_token_of(settings: Settings) -> str:
     """The bearer token of the admin port, in `STATE_DIR/admin-token`."""
     return _own(settings.state_dir / "admin-token").decode()
+
+
+def admin_socket(settings: Settings) -> Path:
+    """Where a running gateway answers the commands of its own state directory; nobody else may
+    open what is in there."""
+    return own_directory(socket_dir(settings.state_dir)) / "admin.sock"
 
 
 def _own(path: Path) -> bytes:

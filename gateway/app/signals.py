@@ -1,4 +1,4 @@
-"""What every running command does: log, end on a signal, and say that it is ready.
+"""What every running command does: end on a signal, and say that it is ready.
 
 Imports little, because whoever starts others comes first.
 """
@@ -6,20 +6,9 @@ Imports little, because whoever starts others comes first.
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 import sys
 from collections.abc import Mapping
-
-
-def configure_logs() -> None:
-    """Log lines to standard error: time, level, part, text. Never bodies, headers or keys."""
-    logging.basicConfig(
-        level=logging.INFO,
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
-        force=True,
-    )
 
 
 def stop_signal() -> asyncio.Event:

@@ -1,15 +1,16 @@
 """`ledger verify`: do Redis, the ledger and (with the stand-in) the upstream agree, user by user?
 
 Redis and ledger are compared at one moment of the account: its figures are read together with the
-id of the newest event, and the ledger is summed up to that id. The upstream is compared call by
-call: what it reported must be what was booked. Calls that nobody could measure (a client that left,
-a gateway that died) are counted apart, with what they differ by.
+id of the newest event, and the ledger is summed up to that id; what is left of packs is compared
+once all is booked. The upstream is compared call by call: what it reported must be what was booked.
+Calls that nobody could measure (a client that left, a gateway that died) are counted apart, with
+what they differ by.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +18,7 @@ import aiohttp
 
 from gateway.adapters.postgres.reports import Charge
 from gateway.app.stores import Stores
-from gateway.core.quota.entitle import Snapshot
+from gateway.core.quota.entitle import LedgerSums, Pack, Snapshot
 from gateway.ports.ledger import Watermark
 from gateway.ports.quota_store import StoreUnavailable
 
@@ -28,13 +29,15 @@ _NOBODY = "anonymous"  # what the stand-in calls the user of a request that name
 
 @dataclass(slots=True)
 class UserLine:
-    """One user's figures, in tokens. `redis_off` and `upstream_off` are differences that must be
-    0; `unmeasured_off` is upstream minus ledger over calls nobody could measure."""
+    """One user's figures, in tokens. `redis_off`, `packs_off` (what is left of packs) and
+    `upstream_off` are differences that must be 0; `unmeasured_off` is upstream minus ledger over
+    calls nobody could measure."""
 
     user: str
     tier: str
     ledger_tokens: int = 0
     redis_off: int = 0
+    packs_off: int = 0
     upstream_tokens: int = 0
     upstream_off: int = 0
     unmeasured_calls: int = 0
@@ -43,18 +46,25 @@ class UserLine:
 
 @dataclass(slots=True)
 class Verdict:
-    """The whole comparison. `unbooked_calls`: the upstream served them, no row has them."""
+    """The whole comparison. `unbooked_calls`: the upstream served them, no row has them.
+    `pack_faults`: where packs, refunds and entries of the ledger contradict each other."""
 
     lines: list[UserLine] = field(default_factory=list)
     open_holds: int = 0
     unbooked_calls: int = 0
+    pack_faults: list[str] = field(default_factory=list)
     compared_upstream: bool = False
 
     @property
     def agrees(self) -> bool:
         """True when nothing differs that must not."""
-        return not self.unbooked_calls and all(
-            line.redis_off == 0 and line.upstream_off == 0 for line in self.lines
+        return (
+            not self.unbooked_calls
+            and not self.pack_faults
+            and all(
+                line.redis_off == 0 and line.packs_off == 0 and line.upstream_off == 0
+                for line in self.lines
+            )
         )
 
 
@@ -73,10 +83,9 @@ async def verify(stores: Stores, upstream: str | None, wait_s: float) -> Verdict
         await asyncio.sleep(_POLL_S)
     for identity in await stores.directory.users():
         line = UserLine(identity.user_id, identity.tier)
-        snapshot = await stores.store.snapshot(identity.payer)
-        if snapshot is not None:
-            line.redis_off = await _redis_off(stores, identity.payer, snapshot, until_s)
+        line.redis_off, line.packs_off = await _redis_off(stores, identity.payer, until_s)
         verdict.lines.append(line)
+    verdict.pack_faults = list(await stores.reports.pack_faults())
     served = await _served(upstream) if upstream else None
     verdict.compared_upstream = served is not None
     await _compare_calls(stores, verdict, served or {})
@@ -90,20 +99,44 @@ async def _count_holds(stores: Stores) -> int:
     return total
 
 
-async def _redis_off(stores: Stores, payer: str, snapshot: Snapshot, until_s: float) -> int:
-    """How much Redis and the ledger differ about one account, at the snapshot's moment."""
+async def _redis_off(stores: Stores, payer: str, until_s: float) -> tuple[int, int]:
+    """How much Redis and the ledger differ about one account: its tokens at the snapshot's moment,
+    and what is left of its packs, once what was spent of them is booked. What a job is about to
+    project is waited for."""
+    loop = asyncio.get_running_loop()
+    while True:
+        snapshot = await stores.store.snapshot(payer)
+        if snapshot is None:
+            return 0, 0
+        sums = await _sums_at(stores, payer, snapshot, until_s)
+        packs_off = _packs_off(snapshot.packs, sums.packs, stores.clock.now_ms())
+        counted = snapshot.settled_tokens + snapshot.adjusted_tokens
+        redis_off = counted - (sums.settled_tokens + sums.adjusted_tokens)
+        if not (redis_off or packs_off) or loop.time() >= until_s:
+            return redis_off, packs_off
+        await asyncio.sleep(_POLL_S)
+
+
+async def _sums_at(stores: Stores, payer: str, snapshot: Snapshot, until_s: float) -> LedgerSums:
     until = Watermark(stores.shards.of(payer), snapshot.epoch, snapshot.stream_id)
     while True:
         sums = await stores.ledger.sums(payer, None, snapshot.period_start_ms, until)
         if sums is not None:
-            return (snapshot.settled_tokens + snapshot.adjusted_tokens) - (
-                sums.settled_tokens + sums.adjusted_tokens
-            )
+            return sums
         if asyncio.get_running_loop().time() >= until_s + 10:
             raise StoreUnavailable(
                 "the ledger has not caught up with the outbox: is the jobs process running?"
             )
         await asyncio.sleep(_POLL_S)
+
+
+def _packs_off(known: Sequence[Pack], told: Sequence[Pack], now_ms: int) -> int:
+    """By how much what is left of packs differs, over those that can still be spent; refunded ones
+    are told with nothing left."""
+    left = {pack.pack_id: pack.tokens for pack in known}
+    return sum(
+        abs(left.get(pack.pack_id, 0) - pack.tokens) for pack in told if pack.ends_ms > now_ms
+    )
 
 
 async def _served(upstream: str) -> dict[str, dict[str, Any]]:

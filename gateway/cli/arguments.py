@@ -1,4 +1,4 @@
-"""Arguments that several commands share, the settings they lead to, and how records are printed.
+"""Arguments that several commands share, and the settings they lead to.
 
 A configuration is looked for where a newcomer would: named, by environment, in this directory,
 then the one that came with the program.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -52,17 +51,6 @@ def settings_of(chosen: argparse.Namespace) -> Settings:
     from gateway.config import load
 
     return load(config_path(chosen), os.environ)
-
-
-def show(chosen: argparse.Namespace, data: dict[str, Any]) -> None:
-    """Print one record: as JSON, or as aligned lines."""
-    if chosen.json:
-        print(json.dumps(data, ensure_ascii=False))
-        return
-    width = max(len(name) for name in data)
-    for name, value in data.items():
-        text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value
-        print(f"{name.replace('_', ' '):<{width}}  {text}")
 
 
 def running(

@@ -54,10 +54,13 @@ def report(error: Exception) -> int | None:
 
 def _expected() -> tuple[type[Exception], ...]:
     from gateway.adapters.embedded import EmbeddedError
+    from gateway.adapters.mail.words import TemplateError
+    from gateway.adapters.openai_organisation import OrganisationUnavailable
     from gateway.adapters.postgres.migrate import MigrationError
     from gateway.adapters.redis_store.checks import UnfitStore
     from gateway.adapters.redis_store.scripts import ScriptError
     from gateway.adapters.upstream.opening import UnfitProxy
+    from gateway.app.admin_client import AdminAway, AdminRefused
     from gateway.app.children import ChildFailed
     from gateway.app.supervisor import Died
     from gateway.ports.ledger import Conflict, LedgerUnavailable
@@ -66,14 +69,18 @@ def _expected() -> tuple[type[Exception], ...]:
 
     return (
         AddressTaken,
+        AdminAway,
+        AdminRefused,
         ChildFailed,
         Conflict,
         Died,
         EmbeddedError,
         LedgerUnavailable,
         MigrationError,
+        OrganisationUnavailable,
         ScriptError,
         StoreUnavailable,
+        TemplateError,
         UnfitProxy,
         UnfitStore,
     )

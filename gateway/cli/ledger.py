@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from gateway.cli.arguments import add_config, add_json, running, settings_of
 from gateway.cli.failures import FAILED, CommandError
+from gateway.cli.reconcile import add_reconcile
 
 if TYPE_CHECKING:
     from gateway.app.verify import Verdict
@@ -50,6 +51,8 @@ def add_commands(commands: Commands) -> None:
     exported.add_argument("--until", metavar="DATE", help="before this day (UTC)")
     exported.set_defaults(run=running(_export))
 
+    add_reconcile(actions)
+
 
 async def _verify(chosen: argparse.Namespace) -> int:
     from gateway.app.command_stores import opened_for_command
@@ -72,13 +75,13 @@ def print_verdict(verdict: Verdict) -> None:
     table = Table(box=None, padding=(0, 2))
     table.add_column("user", no_wrap=True)
     table.add_column("tier")
-    columns = ["ledger", "redis off"]
+    columns = ["ledger", "redis off", "packs off"]
     if verdict.compared_upstream:
         columns += ["upstream", "upstream off", "unmeasured calls", "their difference"]
     for column in columns:
         table.add_column(column, justify="right")
     for line in verdict.lines:
-        cells = [f"{line.ledger_tokens:,}", _off(line.redis_off)]
+        cells = [f"{line.ledger_tokens:,}", _off(line.redis_off), _off(line.packs_off)]
         if verdict.compared_upstream:
             cells += [f"{line.upstream_tokens:,}", _off(line.upstream_off)]
             cells += [str(line.unmeasured_calls), f"{line.unmeasured_off:,}"]
@@ -92,6 +95,8 @@ def print_verdict(verdict: Verdict) -> None:
         console.print(f"{verdict.open_holds} holds are still open")
     if verdict.unbooked_calls:
         console.print(f"[red]{verdict.unbooked_calls} calls were served and are in no row[/]")
+    for fault in verdict.pack_faults:
+        console.print(fault, style="red", markup=False)
     console.print("[green]no difference[/]" if verdict.agrees else "[red]they differ[/]")
 
 

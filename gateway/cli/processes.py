@@ -75,8 +75,10 @@ def _serve(chosen: argparse.Namespace) -> int:
     from gateway.app.arrangement import arranged
     from gateway.app.family import Family
     from gateway.app.grace import Grace
+    from gateway.app.mailing import open_mail
 
     settings = settings_of(chosen)
+    open_mail(settings)  # its templates are tried before anything starts
     if chosen.workers is not None:
         settings = replace(settings, workers=chosen.workers)
     keyless = not any(each.api_key for each in settings.upstreams.values())
@@ -92,10 +94,10 @@ def _serve(chosen: argparse.Namespace) -> int:
 
 def _members(arrangement: Arrangement) -> list[Member]:
     """The work of the family's processes; what they run into is told as a command tells it."""
+    from gateway.app.logs import configure_logs
     from gateway.app.members import members_of
-    from gateway.app.signals import configure_logs
 
-    configure_logs()
+    configure_logs(arrangement.settings)
     return [replace(each, work=partial(_told, each.work)) for each in members_of(arrangement)]
 
 
@@ -105,10 +107,10 @@ def _told(work: Callable[[Say], int], say: Say) -> int:
 
 async def _supervise(arrangement: Arrangement, family: Family, demo: bool) -> int:
     try:
-        from gateway.app.signals import configure_logs
+        from gateway.app.logs import configure_logs
         from gateway.app.supervisor import serve
 
-        configure_logs()
+        configure_logs(arrangement.settings)
         welcome = partial(_welcome, arrangement.settings) if demo else None
         await serve(arrangement, family, welcome)
     finally:
@@ -124,10 +126,12 @@ async def _welcome(settings: Settings, places: Mapping[str, str]) -> None:
 
 async def _jobs(chosen: argparse.Namespace) -> int:
     from gateway.app.jobs_process import run_jobs
-    from gateway.app.signals import configure_logs, say_ready
+    from gateway.app.logs import configure_logs
+    from gateway.app.signals import say_ready
 
-    configure_logs()
-    await run_jobs(settings_of(chosen), say_ready, alone=True)
+    settings = settings_of(chosen)
+    configure_logs(settings)
+    await run_jobs(settings, say_ready, alone=True)
     return 0
 
 
@@ -152,12 +156,14 @@ async def _migrate(chosen: argparse.Namespace) -> int:
 
 
 def _check_config(chosen: argparse.Namespace) -> int:
+    from gateway.app.mailing import open_mail
     from gateway.config import effective, schema
 
     if chosen.schema:
         print(json.dumps(schema(), indent=2))
         return 0
     settings = settings_of(chosen)
+    open_mail(settings)
     if chosen.json:
         print(json.dumps(effective(settings), indent=2))
     else:

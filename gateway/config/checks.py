@@ -11,6 +11,9 @@ from decimal import Decimal
 from itertools import chain, pairwise
 
 from gateway.config.errors import Problem, key_path, unknown
+from gateway.config.identity_checks import check_identity
+from gateway.config.notify_checks import check_notify
+from gateway.config.payment_checks import check_payments
 from gateway.config.price_checks import check_prices
 from gateway.config.shape import File, Listen, Model, Tier
 from gateway.config.values import PORT_MAX, StoreUrl, is_name, is_web_url, scheme_of
@@ -48,6 +51,9 @@ def check_file(file: File) -> list[Problem]:
             _plan(file),
             *(_tier(file, name, tier) for name, tier in file.plan.tiers.items()),
             _pepper(file),
+            check_payments(file),
+            check_notify(file.notify),
+            check_identity(file.identity),
         )
     )
 
@@ -231,8 +237,26 @@ def _tier(file: File, name: str, tier: Tier) -> Iterator[Problem]:
     for i, model in enumerate(tier.limits.models):
         if not any(covers(model, name) for name in file.models):
             yield Problem(f"{path}.limits.models[{i}]", unknown(model, "models", file.models))
+    if tier.limits.gbp is not None and Decimal(tier.limits.gbp) == 0:
+        yield Problem(f"{path}.limits.gbp", "expected more than 0; tokens: 0 grants nothing at all")
+    yield from _minute(file, path, tier)
     if tier.packs is not None and Decimal(tier.packs.price_gbp) == 0:
         yield Problem(f"{path}.packs.price_gbp", "expected more than 0")
+
+
+def _minute(file: File, path: str, tier: Tier) -> Iterator[Problem]:
+    """A minute that is smaller than the least answer of every model lets nothing through, ever."""
+    least = [
+        model.output_tokens_min
+        for name, model in file.models.items()
+        if any(covers(allowed, name) for allowed in tier.limits.models)
+    ]
+    if tier.limits.tpm is not None and least and tier.limits.tpm <= min(least):
+        yield Problem(
+            f"{path}.limits.tpm",
+            f"expected more than {min(least)}, the least output_tokens_min of its models: no call "
+            f"would ever fit into {tier.limits.tpm}",
+        )
 
 
 def _circle(file: File, start: str) -> list[str]:

@@ -7,7 +7,7 @@ the pattern or the bounds say, in words. Knows values only; which key has which 
 from __future__ import annotations
 
 from datetime import date, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
@@ -44,6 +44,10 @@ Origin = Annotated[
         description='"*", or an origin in small letters without a path, such as '
         '"https://app.example.org"',
     ),
+]
+Algorithm = Annotated[
+    Literal["HS256", "RS256", "ES256", "EdDSA"],
+    Meta(description="one of HS256, RS256, ES256, EdDSA"),
 ]
 WebUrl = Annotated[str, Meta(description="an http:// or https:// URL")]
 ListenAddress = Annotated[
@@ -93,6 +97,9 @@ SomeSeconds = Annotated[
 ShutdownSeconds = Annotated[
     int, Meta(ge=3, le=3600, description="seconds, a whole number from 3 to 3600")
 ]
+LeewaySeconds = Annotated[
+    int, Meta(ge=0, le=300, description="seconds, a whole number from 0 to 300")
+]
 BodyMib = Annotated[int, Meta(ge=1, le=512, description="MiB, a whole number from 1 to 512")]
 # A kept answer travels to Redis and back in one call, whose deadline is short.
 AnswerKib = Annotated[int, Meta(ge=0, le=4096, description="KiB, a whole number from 0 to 4096")]
@@ -102,6 +109,7 @@ Workers = Annotated[
     int, Meta(ge=1, le=WORKERS_MAX, description=f"a whole number from 1 to {WORKERS_MAX}")
 ]
 Shards = Annotated[int, Meta(ge=1, le=1024, description="a whole number from 1 to 1024")]
+Port = Annotated[int, Meta(ge=1, le=65_535, description="a port, a whole number from 1 to 65535")]
 Connections = Annotated[
     int, Meta(ge=1, le=1_000_000, description="a whole number from 1 to 1000000")
 ]

@@ -14,10 +14,12 @@ from pathlib import Path
 from msgspec import structs
 
 from gateway.config import shape
+from gateway.config.identity_shape import Identity
+from gateway.config.notify_shape import Notify
 from gateway.config.values import Address, parse_address
 from gateway.core.models import PER_MILLE, Model, Weights
 from gateway.core.plan import PackOffer, Plan, Tier
-from gateway.core.pricing import DEFAULT_LINE, Price, PriceTable, PriceVersion, nano_gbp
+from gateway.core.pricing import DEFAULT_LINE, Price, PriceTable, PriceVersion, nano_gbp, nano_of
 from gateway.core.prompt.pictures import PICTURE_RULES, FlatRule, PictureRule
 
 _BYTES_PER_MIB = 1 << 20
@@ -43,6 +45,7 @@ class Settings:
     clients: shape.Clients
     public_url: str
     cors_origins: frozenset[str]
+    frame_origins: frozenset[str]
     state_dir: Path
     redis: shape.Redis
     ledger: shape.Ledger
@@ -53,8 +56,10 @@ class Settings:
     models: Mapping[str, Model]
     prices: PriceTable
     plan: Plan
-    identity: shape.Identity
+    identity: Identity
     refusal: shape.Refusal
+    stripe: shape.Stripe | None
+    notify: Notify
     log: shape.Log
     file: shape.File = field(repr=False)
 
@@ -68,6 +73,7 @@ def settings_of(file: shape.File) -> Settings:
         clients=file.clients,
         public_url=file.public_url.rstrip("/"),
         cors_origins=frozenset(file.cors.origins),
+        frame_origins=frozenset(file.cors.frame_origins),
         state_dir=Path(file.state_dir),
         redis=file.redis,
         ledger=file.ledger,
@@ -80,6 +86,8 @@ def settings_of(file: shape.File) -> Settings:
         plan=_plan(file.plan),
         identity=file.identity,
         refusal=file.refusal,
+        stripe=file.payments.stripe,
+        notify=file.notify,
         log=file.log,
         file=file,
     )
@@ -191,6 +199,11 @@ def _tier(name: str, tier: shape.Tier) -> Tier:
         shadow=tier.shadow,
         packs=_offer(tier.packs) if tier.packs is not None else None,
         models=tier.limits.models,
+        requests_a_minute=tier.limits.rpm,
+        tokens_a_minute=tier.limits.tpm,
+        concurrent=tier.limits.concurrent,
+        nano_gbp=nano_of(tier.limits.gbp),
+        tier_tokens=tier.limits.tier_tokens,
     )
 
 

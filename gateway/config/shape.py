@@ -9,23 +9,19 @@ from __future__ import annotations
 
 from typing import Literal
 
-from msgspec import Struct, field
+from msgspec import field
 
 from gateway.config import ranges
+from gateway.config.identity_shape import Identity
+from gateway.config.notify_shape import Notify
+from gateway.config.section import Section as Section
+from gateway.config.section import no_secret
 from gateway.config.values import EMBEDDED, Secret, StoreUrl
 
 
-# Factories, because msgspec writes every plain default into the JSON Schema, hidden or not.
+# A factory, because msgspec writes every plain default into the JSON Schema, hidden or not.
 def _embedded() -> StoreUrl:
     return StoreUrl(EMBEDDED)
-
-
-def _empty() -> Secret:
-    return Secret("")
-
-
-class Section(Struct, frozen=True, forbid_unknown_fields=True):
-    """A mapping whose keys are all known."""
 
 
 class Listen(Section, frozen=True):
@@ -47,9 +43,10 @@ class Clients(Section, frozen=True):
 
 
 class Cors(Section, frozen=True):
-    """Origins that browsers may call from."""
+    """Origins that browsers may call from, and those that may frame the status page."""
 
     origins: tuple[ranges.Origin, ...] = ()
+    frame_origins: tuple[ranges.Origin, ...] = ()
 
 
 class Redis(Section, frozen=True):
@@ -99,7 +96,7 @@ class Upstream(Section, frozen=True):
     """One server that speaks OpenAI's protocol."""
 
     base_url: ranges.WebUrl
-    api_key: Secret = field(default_factory=_empty)
+    api_key: Secret = field(default_factory=no_secret)
     auth: Literal["bearer", "api-key"] = "bearer"
     api_version: ranges.ApiVersion | None = None
     user_header: ranges.HeaderName | None = None
@@ -184,12 +181,12 @@ class Period(Section, frozen=True):
 class Limits(Section, frozen=True):
     """Limits of a tier besides its allowance."""
 
-    rpm: ranges.NotYet = None
-    tpm: ranges.NotYet = None
-    concurrent: ranges.NotYet = None
-    gbp: ranges.NotYet = None
+    rpm: ranges.Amount | None = None
+    tpm: ranges.Amount | None = None
+    concurrent: ranges.Amount | None = None
+    gbp: ranges.Pounds | None = None
     models: tuple[ranges.Text, ...] = ("*",)
-    tier_tokens: ranges.NotYet = None
+    tier_tokens: ranges.Amount | None = None
 
 
 class Packs(Section, frozen=True):
@@ -219,20 +216,6 @@ class Plan(Section, frozen=True, kw_only=True):
     tiers: dict[str, Tier]
 
 
-class Keys(Section, frozen=True):
-    """Gateway API keys."""
-
-    pepper: Secret = field(default_factory=_empty)
-
-
-class Identity(Section, frozen=True):
-    """How a caller proves who it is."""
-
-    keys: Keys = field(default_factory=Keys)
-    jwt: tuple[ranges.NotYet, ...] = ()
-    header: ranges.NotYet = None
-
-
 class Refusal(Section, frozen=True):
     """Where a refused user is sent."""
 
@@ -240,18 +223,21 @@ class Refusal(Section, frozen=True):
     topup_url: ranges.WebUrl | None = None
 
 
-class Notify(Section, frozen=True):
-    """Mails and webhooks."""
+class Stripe(Section, frozen=True):
+    """Payments for packs, collected by Stripe."""
 
-    smtp: ranges.NotYet = None
-    webhooks: tuple[ranges.NotYet, ...] = ()
-    operators: tuple[ranges.NotYet, ...] = ()
+    secret_key: Secret
+    webhook_secret: Secret
+    success_url: ranges.WebUrl
+    cancel_url: ranges.WebUrl
+    currency: Literal["gbp"] = "gbp"
+    api_base: ranges.WebUrl | None = None
 
 
 class Payments(Section, frozen=True):
     """Payment providers."""
 
-    stripe: ranges.NotYet = None
+    stripe: Stripe | None = None
 
 
 class Log(Section, frozen=True):

@@ -9,15 +9,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
+from gateway.core.overrides import NO_OVERRIDES, Overrides
 from gateway.core.period import Calendar
 
 KEY_PREFIX = "qg_"
 KEY_RANDOM_BYTES = 32
 _BLOCK_BYTES = 64  # of SHA-256
 _PAYERS_KEPT = 20_000  # about 3 MB
+_EMAIL_CHARS_MAX = 320  # RFC 3696, erratum 1690: 64 before the @, 255 after it
 USER_ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+-]{0,127}")
 
 
@@ -25,8 +27,11 @@ USER_ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+-]{0,127}")
 class Identity:
     """One user as the ledger knows it at revision `rev`.
 
-    `payer` is whose account is charged, `calendar` gives the payer's periods. `rev` rises with
-    every change of entitlement; a reserve made under another revision is answered STALE.
+    `payer` is whose account is charged: the user itself, or its team. Tier, revision, calendar and
+    `limits` are the payer's; `member_rev` and `member_limits` are the user's own, in a team only.
+    A revision rises with every change of entitlement; a reserve made under another one is answered
+    STALE. `tier_set_ms`: when the tier was last decided here; claims that are older do not count.
+    `is_service`: read by a service key, which speaks for other users, at `/quota/v1` only.
     """
 
     user_id: str
@@ -34,6 +39,19 @@ class Identity:
     tier: str
     rev: int
     calendar: Calendar
+    member_rev: int | None = None
+    email: str | None = None
+    is_team: bool = False
+    is_blocked: bool = False
+    limits: Overrides = NO_OVERRIDES
+    member_limits: Overrides = NO_OVERRIDES
+    tier_set_ms: int = field(default=0, compare=False)
+    is_service: bool = False
+
+    @property
+    def member(self) -> str | None:
+        """The user as a member of its team; None where the user pays for themselves."""
+        return member_of(self.payer, self.user_id)
 
 
 def valid_user_id(user_id: str) -> bool:
@@ -42,6 +60,16 @@ def valid_user_id(user_id: str) -> bool:
     Control characters, spaces and braces stay out because ids travel into headers, logs and mails.
     """
     return USER_ID_PATTERN.fullmatch(user_id) is not None
+
+
+def valid_email(email: str) -> bool:
+    """Whether this can be written to, as far as its look tells: printable, one @ with something on
+    each side. It travels into headers of mails, so no space or control character."""
+    name, at, domain = email.rpartition("@")
+    return bool(
+        at and name and domain and len(email) <= _EMAIL_CHARS_MAX
+        and email.isprintable() and " " not in email and "," not in email
+    )  # fmt: skip
 
 
 def format_key(random_bytes: bytes) -> str:

@@ -67,6 +67,20 @@ def covers(pattern: str, name: str) -> bool:
     return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
 
 
+def entry_behind(models: Iterable[Model], billed: str) -> Model | None:
+    """The entry that was called, for the name under which upstream counts it: its own, the one it
+    has upstream, or either before a date. (Which one is called by its family's name, and counted by
+    its snapshot's, is upstream's to say; so `snapshots` is not asked.) Else the longest pattern."""
+    entries = list(models)
+    dated = _SNAPSHOT.fullmatch(billed)
+    for name in (billed, *([dated[1]] if dated else ())):
+        for entry in entries:
+            if name in (entry.name, entry.upstream_model):
+                return entry
+    fitting = [each for each in entries if each.is_pattern and covers(each.name, billed)]
+    return max(fitting, key=lambda each: len(each.name), default=None)
+
+
 class ModelTable:
     """All entries, by name and by pattern."""
 

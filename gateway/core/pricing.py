@@ -135,6 +135,11 @@ class PriceTable:
         return None
 
 
+def nano_of(pounds: str | None) -> int | None:
+    """Pounds as text in nano-GBP, exactly; None stays None."""
+    return None if pounds is None else int(Decimal(pounds) * NANO)
+
+
 def nano_gbp(amount: Decimal, gbp_per_unit: Decimal) -> int:
     """An amount of the price list's currency as whole nano-GBP; ValueError if it is not whole.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -47,6 +47,9 @@ class Case(Enum):
     TOKENS_A_MINUTE = Terms(429, "tokens", "rate_limit_exceeded")
     CONCURRENT = Terms(429, "requests", "concurrency_limit_exceeded")
     INVALID_API_KEY = Terms(401, "invalid_request_error", "invalid_api_key")
+    USER_BLOCKED = Terms(403, "invalid_request_error", "user_blocked")
+    KEY_NOT_ALLOWED = Terms(403, "invalid_request_error", "key_not_allowed")
+    USER_UNKNOWN = Terms(404, "invalid_request_error", "user_unknown")
     MODEL_NOT_ALLOWED = Terms(403, "invalid_request_error", "model_not_allowed")
     ORIGIN_NOT_ALLOWED = Terms(403, "invalid_request_error", "origin_not_allowed")
     ROUTE_NOT_AVAILABLE = Terms(404, "invalid_request_error", "route_not_available")
@@ -61,6 +64,10 @@ class Case(Enum):
     IDEMPOTENCY_KEY_REUSED = Terms(409, "invalid_request_error", "idempotency_key_reused", False)
     IDEMPOTENCY_IN_PROGRESS = Terms(409, "invalid_request_error", "idempotency_in_progress")
     IDEMPOTENCY_ANSWER_GONE = Terms(409, "invalid_request_error", "idempotency_answer_gone", False)
+    TOPUP_NOT_AVAILABLE = Terms(403, "invalid_request_error", "topup_not_available", False)
+    TOPUP_CONFLICT = Terms(409, "invalid_request_error", "topup_conflict", False)
+    PAYMENT_NOT_PROVEN = Terms(400, "invalid_request_error", "payment_not_proven", False)
+    PAYMENT_UNAVAILABLE = Terms(502, "server_error", "payment_unavailable")
     QUOTA_BACKEND_UNAVAILABLE = Terms(503, "server_error", "quota_backend_unavailable")
     SHUTTING_DOWN = Terms(503, "server_error", "shutting_down")
     INTERNAL_ERROR = Terms(500, "server_error", "internal_error")
@@ -116,6 +123,16 @@ class QuotaRefusal:
     topup: TopUp | None
 
 
+class Known(Protocol):
+    """Whoever calls, once that is known."""
+
+    @property
+    def user_id(self) -> str: ...
+
+    @property
+    def tier(self) -> str: ...
+
+
 class Refused(Exception):
     """A call is not let through. `message` is for a person; `param` names the field at fault."""
 
@@ -134,9 +151,12 @@ class Refused(Exception):
         self.param = param
         self.retry_after_s = retry_after_s
         self.quota = quota
+        self.upgrade: Upgrade | None = None  # the way on, where no quota says it
         self.tier: str | None = None
+        self.user_id: str | None = None
+        self.model: str | None = None  # the entry of the configuration, where there is one
 
-    def of_tier(self, tier: str) -> Refused:
-        """The same refusal, counted under the caller's tier."""
-        self.tier = tier
+    def of(self, caller: Known) -> Refused:
+        """The same refusal, counted under the caller's tier and told to be theirs."""
+        self.tier, self.user_id = caller.tier, caller.user_id
         return self

@@ -54,6 +54,16 @@ class SseReader:
         self._searched = 0
         self._at_start = True
 
+    def only_event(self, chunk: bytes) -> SseEvent | None:
+        """The event of a chunk that is just one, of one line of data, as most are. None for any
+        other chunk: feed it."""
+        if self._buffer or self._at_start or len(chunk) > EVENT_BYTES_MAX:
+            return None
+        line, _, rest = chunk.partition(b"\n")
+        if rest == b"\n" and line.startswith(b"data: ") and _CR not in line:
+            return SseEvent(chunk, line[6:])
+        return None
+
     def feed(self, chunk: bytes) -> list[SseEvent]:
         """The events that `chunk` completes. Raises SseTooLarge, and then the stream is over."""
         if not self._buffer and not self._at_start and len(chunk) <= EVENT_BYTES_MAX:
@@ -102,13 +112,11 @@ class SseReader:
 
 
 def _whole_events(chunk: bytes) -> list[SseEvent] | None:
-    """The common case, three times as fast: complete events, LF line ends, one blank line each."""
-    first, _, rest = chunk.partition(b"\n")
-    if rest == b"\n" and first.startswith(b"data: ") and _CR not in first:
-        return [SseEvent(chunk, first[6:])]
-    second, _, rest = rest.partition(b"\n")
+    """The common case, three times as fast: whole events, LF line ends, one blank line each."""
     if _CR in chunk or not chunk.endswith(b"\n\n"):
         return None
+    first, _, rest = chunk.partition(b"\n")
+    second, _, rest = rest.partition(b"\n")
     if rest == b"\n" and first.startswith(b"event: ") and second.startswith(b"data: "):
         return [SseEvent(chunk, second[6:], first[7:].decode("utf-8", "replace"))]
     events = []

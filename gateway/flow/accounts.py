@@ -7,17 +7,25 @@ so it binds at the very next call.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from gateway.core.identity import KEY_RANDOM_BYTES, Identity, format_key, key_digest, valid_user_id
+from gateway.core.identity import (
+    KEY_RANDOM_BYTES,
+    Identity,
+    format_key,
+    key_digest,
+    valid_email,
+    valid_user_id,
+)
 from gateway.core.period import Calendar
 from gateway.core.plan import Plan
 from gateway.core.quota.entitle import EntitleCode, Snapshot
 from gateway.core.rid import make_rid
+from gateway.flow.figures import Figures
 from gateway.flow.hydrate import Hydrator
 from gateway.ports.clock import Clock
 from gateway.ports.directory import Adjustment, Directory
-from gateway.ports.ledger import Conflict
+from gateway.ports.ledger import Conflict, Unknown
 from gateway.ports.quota_store import QuotaStore, StoreUnavailable
 
 
@@ -32,19 +40,33 @@ class NewKey:
 async def project(
     identity: Identity, directory: Directory, store: QuotaStore, clock: Clock
 ) -> None:
-    """Bring a payer's entitlement into Redis and note that it is there."""
-    now_ms = clock.now_ms()
-    for _ in range(2):
-        period = identity.calendar.period_at(now_ms)
-        entitlement = await directory.entitlement(identity.payer, None, period.start_ms)
-        if entitlement is None:
-            return
-        reply = await store.entitle(entitlement, period.end_ms)
-        if reply.code is not EntitleCode.PERIOD:
-            await directory.mark_projected(identity.user_id, entitlement.rev)
-            return
-        now_ms = reply.now_ms  # our clock is ahead of the server's, and a border lies between
-    raise StoreUnavailable("the period of the account is not clear")
+    """Bring what a user is entitled to into Redis, and note that it is there.
+
+    Of a member that is three accounts: the team's, its own within the team, and the one it had
+    before it joined, which somebody may still remember as in force.
+    """
+
+    async def tell(account: Identity | None) -> int:
+        now_ms = clock.now_ms()
+        for _ in range(2):
+            if account is None:
+                return 0
+            period = account.calendar.period_at(now_ms)
+            told = await directory.entitlement(account.payer, account.member, period.start_ms)
+            if told is None:
+                return 0
+            reply = await store.entitle(told, period.end_ms)
+            if reply.code is not EntitleCode.PERIOD:
+                return told.rev
+            now_ms = reply.now_ms  # our clock is ahead of the server's, and a border lies between
+        raise StoreUnavailable("the period of the account is not clear")
+
+    told_rev = await tell(await directory.as_payer(identity.user_id))
+    if identity.member is not None:
+        payer_rev = await tell(await directory.as_payer(identity.payer))
+        await directory.mark_projected(identity.payer, payer_rev)
+        told_rev = min(told_rev, await tell(identity))
+    await directory.mark_projected(identity.user_id, told_rev)
 
 
 class Accounts:
@@ -60,21 +82,28 @@ class Accounts:
     ) -> None:
         self._directory = directory
         self._store = store
-        self._hydrator = hydrator
+        self._figures = Figures(store, hydrator, clock)
         self._plan = plan
         self._clock = clock
 
-    async def create_user(self, user_id: str, tier: str) -> Identity:
-        """A new user on a tier of the plan, with the plan's period."""
+    async def create_user(
+        self,
+        user_id: str,
+        tier: str,
+        email: str | None = None,
+        calendar: Calendar | None = None,
+    ) -> Identity:
+        """A new user on a tier of the plan, with the plan's period unless it has its own."""
         if not valid_user_id(user_id):
             raise Conflict(
                 f"user id {user_id!r}: expected 1 to 128 letters, digits and ._:@+-, "
                 "the first a letter or digit"
             )
         self._check_tier(tier)
-        return await self._directory.create_user(
-            user_id, tier, Calendar(self._plan.anchor_day, self._plan.zone)
-        )
+        if email is not None and not valid_email(email):
+            raise Conflict(f"e-mail address {email!r}: expected one like name@example.org")
+        plans = Calendar(self._plan.anchor_day, self._plan.zone)
+        return await self._directory.create_user(user_id, tier, calendar or plans, email)
 
     async def set_tier(self, user_id: str, tier: str) -> Identity:
         """Move a user to another tier; what is used stays used."""
@@ -97,14 +126,14 @@ class Accounts:
     async def show(self, user_id: str) -> tuple[Identity, Snapshot]:
         """A user and the account at this moment, brought back from the ledger if need be."""
         identity = await self._known(user_id)
-        return identity, await self._snapshot(identity)
+        return identity, await self._figures.of(identity)
 
     async def set_used(self, user_id: str, tokens: int, reason: str, author: str) -> Snapshot:
         """Make `tokens` what counts as used this period, by an adjustment entry."""
         if tokens < 0:
             raise Conflict(f"used tokens: expected 0 or more, found {tokens}")
         identity, before = await self.show(user_id)
-        adjusted = await self._directory.adjust(
+        await self.adjust(
             Adjustment(
                 event_id=self._new_id(),
                 user_id=user_id,
@@ -114,13 +143,18 @@ class Accounts:
                 author=author,
             )
         )
-        await project(adjusted, self._directory, self._store, self._clock)
-        return await self._snapshot(identity)
+        return await self._figures.of(identity)
 
-    async def create_key(self, user_id: str, pepper: bytes) -> NewKey:
-        """A new key for a user, of 256 random bits."""
+    async def adjust(self, adjustment: Adjustment) -> None:
+        """Book an adjustment; the same again changes nothing."""
+        adjusted = await self._directory.adjust(adjustment)
+        await project(adjusted, self._directory, self._store, self._clock)
+
+    async def create_key(self, user_id: str, pepper: bytes, is_service: bool = False) -> NewKey:
+        """A new key for a user, of 256 random bits. A service's speaks for others, and only at
+        `/quota/v1`; the user is whose it is."""
         key, key_id = format_key(os.urandom(KEY_RANDOM_BYTES)), self._new_id()
-        await self._directory.create_key(key_id, user_id, key_digest(key, pepper))
+        await self._directory.create_key(key_id, user_id, key_digest(key, pepper), is_service)
         return NewKey(key_id, key)
 
     async def revoke_key(self, key_id: str) -> Identity:
@@ -132,27 +166,8 @@ class Accounts:
     async def _known(self, user_id: str) -> Identity:
         identity = await self._directory.identity_of_user(user_id)
         if identity is None:
-            raise Conflict(f"there is no user {user_id!r}")
+            raise Unknown(f"there is no user {user_id!r}")
         return identity
-
-    async def _snapshot(self, identity: Identity) -> Snapshot:
-        period = identity.calendar.period_at(self._clock.now_ms())
-        for _ in range(2):
-            snapshot = await self._store.snapshot(identity.payer)
-            if snapshot is not None and snapshot.period_end_ms > self._clock.now_ms():
-                return snapshot
-            if snapshot is not None:  # nobody has called since the period ended
-                return replace(
-                    snapshot,
-                    settled_tokens=0,
-                    from_packs=0,
-                    adjusted_tokens=0,
-                    cost_nano_gbp=0,
-                    period_start_ms=period.start_ms,
-                    period_end_ms=period.end_ms,
-                )
-            await self._hydrator.hydrate(identity.payer, period)
-        raise StoreUnavailable(f"the account of {identity.user_id} did not come into force")
 
     def _check_tier(self, tier: str) -> None:
         if tier not in self._plan.tiers:

@@ -6,13 +6,18 @@ leaves), the hold ends here, once. If this process dies instead, its lease ends 
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
+from typing import Any
+
 from msgspec.structs import replace
 
 from gateway.core.event import Quality
 from gateway.core.hold import NOTHING_USED, Ending, Hold
 from gateway.core.inference.request import Sending
+from gateway.core.log_facts import Facts
 from gateway.core.refusal import QuotaView, Refused
 from gateway.flow.admit import Admission, Admitted, Call
+from gateway.flow.decisions import ADMITTED, tell_admitted
 from gateway.flow.open_holds import OpenHold, OpenHolds
 from gateway.flow.relay import Relay, RelayServices
 from gateway.flow.upstream_refusal import gave_up, refusal_of
@@ -55,8 +60,10 @@ class Exchange:
         admitted = await self._admission.admit(call)
         entry = self._open_holds.add(admitted.hold)
         try:
-            decision = admitted.decision
-            self._metrics.decided(admitted.quota.tier, call.route.name, decision, "ok")
+            decision, reason = admitted.decision, admitted.reason
+            self._metrics.decided(admitted.quota.tier, call.route.name, decision, reason)
+            if not ADMITTED.disabled:
+                tell_admitted(self._facts(call, admitted))
             source = await self._ask(call, admitted)
             try:
                 await self._answer(call, admitted, entry, source, answer)
@@ -64,8 +71,26 @@ class Exchange:
                 pass  # settled all the same
             finally:
                 await source.close()
+        except Refused as refused:
+            refused.of(admitted.hold.caller)
+            raise
         finally:
             self._open_holds.remove(entry)
+
+    def _facts(self, call: Call, admitted: Admitted) -> Facts:
+        hold = admitted.hold
+        return Facts(
+            request=hold.rid,
+            client_request=call.client_id,
+            user=hold.caller.user_id,
+            tier=admitted.quota.tier,
+            model=hold.model,
+            route=call.route.name,
+            decision=admitted.decision,
+            reason=admitted.reason,
+            tokens=hold.hold_tokens,
+            ms=round((self._clock.monotonic_s() - call.received_s) * 1000, 1),
+        )
 
     async def _ask(self, call: Call, admitted: Admitted) -> UpstreamAnswer:
         """Send the request once; on failure end the hold and say what went wrong."""
@@ -95,21 +120,20 @@ class Exchange:
         self._metrics.first_byte_seconds(hold.model, self._clock.monotonic_s() - sent_s)
         return source
 
-    async def _answer(
+    def _answer(
         self,
         call: Call,
         admitted: Admitted,
         entry: OpenHold,
         source: UpstreamAnswer,
         answer: Answer,
-    ) -> None:
+    ) -> Coroutine[Any, Any, None]:
         if source.head.status >= 300:
-            await self._relay_error(admitted, source, answer)
-        elif source.head.content_type.startswith(_STREAM_TYPE):
+            return self._relay_error(admitted, source, answer)
+        if source.head.content_type.startswith(_STREAM_TYPE):
             relay = Relay(call.request, (admitted.hold, entry), source, self._services)
-            await relay.run(answer, _head(admitted, source.head, admitted.quota, None))
-        else:
-            await self._relay_whole(call, admitted, source, answer)
+            return relay.run(answer, _head(admitted, source.head, admitted.quota, None))
+        return self._relay_whole(call, admitted, source, answer)
 
     async def _relay_whole(
         self, call: Call, admitted: Admitted, source: UpstreamAnswer, answer: Answer
@@ -197,9 +221,12 @@ def _head(
 
 
 def _after(quota: QuotaView, hold: Hold, charged_tokens: int) -> QuotaView:
-    """The quota once this call has ended, as far as this call knows."""
+    """The quota once this call has ended, as far as this call knows: the allowance pays first."""
+    left = max(0, quota.limit_tokens - quota.used_tokens)
+    from_packs = min(quota.pack_tokens, max(0, charged_tokens - left))
     return replace(
         quota,
-        used_tokens=quota.used_tokens + charged_tokens,
+        used_tokens=quota.used_tokens + charged_tokens - from_packs,
         held_tokens=max(0, quota.held_tokens - hold.hold_tokens),
+        pack_tokens=quota.pack_tokens - from_packs,
     )

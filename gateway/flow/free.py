@@ -13,6 +13,7 @@ from gateway.core.inference.moderations import ModerationRequest
 from gateway.core.models import ModelTable
 from gateway.core.refusal import Case, Refused
 from gateway.core.routes import Route
+from gateway.flow.decisions import tell_free
 from gateway.flow.upstream_refusal import gave_up, refusal_of
 from gateway.ports.metrics import Metrics
 from gateway.ports.upstream import (
@@ -52,8 +53,9 @@ class FreeExchange:
                 Case.MODEL_NOT_ALLOWED,
                 f"The model '{request.model[:100]}' is not available through this gateway.",
                 param="model",
-            ).of_tier(tier)
+            ).of(call.identity)
         self._metrics.decided(tier, call.route.name, "admitted", "free")
+        tell_free(call.rid, call.route.name, call.identity)
         try:
             return await self._ask(call, model.upstream)
         except (UpstreamUnreachable, UpstreamBroke, UpstreamSilent) as error:

@@ -59,7 +59,7 @@ class OpenHolds:
         self._spill = settlements.spill
         self._open: dict[str, OpenHold] = {}
         settlements.ending = self._ending
-        shards.say_open(self.say_again)
+        shards.keep_open(self)
 
     def __len__(self) -> int:
         return len(self._open)
@@ -106,17 +106,30 @@ class OpenHolds:
 
         StoreUnavailable: some of it may not be held; to be asked again.
         """
-        lost = [
-            entry
-            for entry in self._open.values()
-            if entry.hold.epoch < epoch
-            and self._shards.of(entry.hold.caller.payer) == shard
-            and not entry.hold.in_outage  # it never held anything
-        ]
+        lost = [entry for entry in self._open_in(shard) if entry.hold.epoch < epoch]
         for first in range(0, len(lost), _SAID_AT_ONCE):
             batch = lost[first : first + _SAID_AT_ONCE]
             await asyncio.gather(*(self._say(store, entry) for entry in batch))
         return len(lost)
+
+    async def are_known(self, store: QuotaStore, shard: int, epoch: int) -> bool:
+        """Whether the store has every hold of the shard's `epoch` that is open here: it may have
+        lost one without an event that tells."""
+        held = [entry.hold for entry in self._open_in(shard) if entry.hold.epoch == epoch]
+        known = await store.known([(hold.caller.payer, hold.rid) for hold in held])
+        # Those that were ended meanwhile may be gone.
+        return all(
+            is_known or hold.rid not in self._open
+            for hold, is_known in zip(held, known, strict=True)
+        )
+
+    def _open_in(self, shard: int) -> list[OpenHold]:
+        return [
+            entry
+            for entry in self._open.values()
+            if self._shards.of(entry.hold.caller.payer) == shard
+            and not entry.hold.in_outage  # it never held anything
+        ]
 
     async def _extend(self, entry: OpenHold) -> None:
         hold = entry.hold

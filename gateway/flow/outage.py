@@ -12,11 +12,11 @@ from msgspec.structs import replace
 
 from gateway.core.hold import Hold
 from gateway.core.identity import Identity
-from gateway.core.quota.reserve import ReserveCode, ReserveReply
+from gateway.core.quota.reserve import Limits, ReserveCode, ReserveReply
 from gateway.core.refusal import QuotaView
 from gateway.core.rid import derived_rid
 from gateway.flow.room import Room, Rooms
-from gateway.flow.terms import OutageTerms
+from gateway.flow.terms import OutageMode, OutageTerms
 from gateway.ports.clock import Clock
 
 SEEN_S = 600.0
@@ -86,14 +86,16 @@ class Outage:
         self._spending = spending
         self._clock = clock
 
-    def refusal(self, asked: Hold, least: int, identity: Identity) -> ReserveReply | None:
+    def refusal(
+        self, asked: Hold, least: int, identity: Identity, limits: Limits
+    ) -> ReserveReply | None:
         """What Redis would answer a payer whose month is used up, whatever becomes of open holds:
         by its last figures, as long as the period runs and the entitlement is the same.
 
         None: that is not known. A prompt that is only bounded has room by far.
         """
         room = self._room(asked.caller.payer)
-        if self._mode == "open" or room is None or asked.prompt_is_bound:
+        if self._mode_of(limits) == "open" or room is None or asked.prompt_is_bound:
             return None
         needed = asked.prompt_tokens + least * asked.choices
         if room.reply.rev != identity.rev or needed <= room.left_tokens:
@@ -115,18 +117,30 @@ class Outage:
         room.asked_s = now_s
         return True
 
-    def may_admit(self, payer: str) -> bool:
+    def may_admit(self, payer: str, limits: Limits) -> bool:
         """Whether it is worth counting the prompt of a call of this payer."""
-        return self._mode == "open" or self._left(payer) > 0
+        mode = self._mode_of(limits)
+        return mode == "open" or (mode == "bounded" and self._left(payer) > 0)
 
-    def admit(self, asked: Hold, least: int, identity: Identity) -> tuple[Hold, QuotaView] | None:
+    def _mode_of(self, limits: Limits) -> OutageMode:
+        """What happens to a call with these limits. A shadow tier refuses nobody. What is left of a
+        member's ceiling, or of a cap of a whole tier, is known to Redis alone, and both must hold:
+        nothing of it is spent."""
+        if limits.shadow:
+            return "open"
+        is_unknown = limits.member_tokens is not None or limits.tier_period_start_ms is not None
+        return "closed" if is_unknown and self._mode == "bounded" else self._mode
+
+    def admit(
+        self, asked: Hold, least: int, identity: Identity, limits: Limits
+    ) -> tuple[Hold, QuotaView] | None:
         """The call without a hold, its cap lowered to what is left; None when that is too little.
 
         It has a rid of its own: one under which a reserve may still arrive would be held, or have
         been released, by the time this call is booked.
         """
         payer, output = asked.caller.payer, asked.output_tokens
-        if self._mode != "open":
+        if self._mode_of(limits) != "open":
             room_for = (self._left(payer) - asked.prompt_tokens) // asked.choices
             output = min(output, room_for)
             if output < least:
@@ -155,7 +169,7 @@ class Outage:
         """What this payer may still spend here, in tokens."""
         room = self._room(payer)
         is_seen = room is not None and self._clock.monotonic_s() - room.seen_s <= SEEN_S
-        if self._mode != "bounded" or room is None or not is_seen:
+        if room is None or not is_seen:
             return 0
         most = min(self._tokens, room.left_tokens - room.held_tokens)
         return most - self._spending.taken(payer)

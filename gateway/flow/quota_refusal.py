@@ -10,14 +10,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from msgspec import structs
+
 from gateway.core.hold import Hold
-from gateway.core.quota.reserve import ReserveCode, ReserveReply
+from gateway.core.period import Calendar
+from gateway.core.quota.reserve import SHARED_MS, ReserveCode, ReserveReply
 from gateway.core.refusal import Case, Limit, QuotaRefusal, QuotaView, Refused, TopUp, Upgrade
 from gateway.flow.terms import Terms
 
 _IN_FLIGHT_RETRY_S = 2  # other calls of the user are under way; most end within seconds
 _CONCURRENT_RETRY_S = 1
-# Limits beside the month's: what a person is told. None of them is mended by an upgrade at once.
+# Limits beside the month's: what a person is told. None of them is mended by a pack, and a member's
+# by nothing that the member could buy.
 _OTHERS: Mapping[ReserveCode, tuple[Case, Limit, str]] = {
     ReserveCode.MEMBER: (
         Case.MEMBER_USED_UP,
@@ -29,12 +33,13 @@ _OTHERS: Mapping[ReserveCode, tuple[Case, Limit, str]] = {
         Case.TIER_USED_UP,
         "tier",
         "All users of the tier '{tier}' together have used what is set aside for them this month. "
-        "It starts again on {reset}.",
+        "It starts again on {reset}.{way_on}",
     ),
     ReserveCode.BUDGET: (
         Case.BUDGET_SPENT,
         "budget",
-        "Your budget for this month is spent. It starts again on {reset}.",
+        "What is left of your budget for this month does not pay for this request. It starts again "
+        "on {reset}.{way_on}",
     ),
     ReserveCode.CONCURRENT: (
         Case.CONCURRENT,
@@ -69,15 +74,18 @@ def quota_view(reply: ReserveReply, tier: str) -> QuotaView:
 def quota_refusal(reply: ReserveReply, asked: Hold, least: int, terms: Terms) -> Refused:
     """The refusal of a reserve that a limit bound. `least`: lowest cap worth a call."""
     needed = asked.prompt_tokens + least * asked.choices
+    if reply.code is ReserveCode.TIER:
+        reply = _of_the_tier(reply, terms)
     quota = _quota_refusal(reply, asked.caller.tier, needed, terms)
-    if asked.prompt_tokens > reply.limit_tokens + reply.pack_tokens:
+    if asked.prompt_tokens > _whole(reply):
+        return _too_large(reply, asked, quota)
+    if reply.code is ReserveCode.TIER and reply.wait_ms <= SHARED_MS:
         return Refused(
-            Case.REQUEST_EXCEEDS_QUOTA,
-            f"The prompt of this request alone has {asked.prompt_tokens:,} tokens, more than the "
-            f"whole quota of the tier '{asked.caller.tier}' ({reply.limit_tokens:,} a month). "
-            f"Shorten it.{_way_on(quota)}",
-            param="messages",
-            quota=quota,
+            Case.QUOTA_IN_FLIGHT,
+            f"This request needs at least {needed:,} tokens. What is left for the tier "
+            f"'{asked.caller.tier}' is being shared out anew. Try again in a moment.",
+            retry_after_s=_IN_FLIGHT_RETRY_S,
+            quota=_beside_the_month(quota, "tier"),
         )
     if reply.code is ReserveCode.IN_FLIGHT:
         return Refused(
@@ -94,7 +102,7 @@ def quota_refusal(reply: ReserveReply, asked: Hold, least: int, terms: Terms) ->
             f"This request needs at least {needed:,} tokens, more than you may use within a "
             "minute. Shorten it.",
             param="messages",
-            quota=replace(quota, limit="tokens_a_minute"),
+            quota=_beside_the_month(quota, "tokens_a_minute"),
         )
     if reply.code in _OTHERS:
         return _other_refusal(reply, quota)
@@ -108,8 +116,43 @@ def quota_refusal(reply: ReserveReply, asked: Hold, least: int, terms: Terms) ->
     )
 
 
+def _whole(reply: ReserveReply) -> int:
+    """All that the caller could ever have in a period."""
+    packs = 0 if reply.code is ReserveCode.MEMBER else reply.pack_tokens
+    return reply.limit_tokens + packs
+
+
+def _too_large(reply: ReserveReply, asked: Hold, quota: QuotaRefusal) -> Refused:
+    whole = f"the whole quota of the tier '{asked.caller.tier}' ({reply.limit_tokens:,} a month)"
+    if reply.code is ReserveCode.MEMBER:
+        quota = _beside_the_month(quota, "member")
+        whole = f"all that is yours within your team ({reply.limit_tokens:,} a month)"
+    return Refused(
+        Case.REQUEST_EXCEEDS_QUOTA,
+        f"The prompt of this request alone has {asked.prompt_tokens:,} tokens, more than {whole}. "
+        f"Shorten it.{_way_on(quota)}",
+        param="messages",
+        quota=quota,
+    )
+
+
+def _of_the_tier(reply: ReserveReply, terms: Terms) -> ReserveReply:
+    """The same, until the tier's own period ends: it is the plan's, whatever the payer's is."""
+    calendar = Calendar(terms.plan.anchor_day, terms.plan.zone)
+    ends_ms = calendar.period_at(reply.now_ms).end_ms
+    wait_ms = reply.wait_ms if reply.wait_ms <= SHARED_MS else ends_ms - reply.now_ms
+    return structs.replace(reply, period_end_ms=ends_ms, wait_ms=wait_ms)
+
+
+def _beside_the_month(quota: QuotaRefusal, limit: Limit) -> QuotaRefusal:
+    """What helps against another limit than the month's: no pack, and a member's own no upgrade."""
+    upgrade = None if limit == "member" else quota.upgrade
+    return replace(quota, limit=limit, upgrade=upgrade, topup=None)
+
+
 def _other_refusal(reply: ReserveReply, quota: QuotaRefusal) -> Refused:
     case, limit, words = _OTHERS[reply.code]
+    quota = _beside_the_month(quota, limit)
     wait_s = _CONCURRENT_RETRY_S if case is Case.CONCURRENT else _seconds(reply.wait_ms)
     return Refused(
         case,
@@ -120,9 +163,10 @@ def _other_refusal(reply: ReserveReply, quota: QuotaRefusal) -> Refused:
             tier=quota.view.tier,
             reset=_reset(reply),
             wait=wait_s,
+            way_on=_way_on(quota),
         ),
         retry_after_s=wait_s,
-        quota=replace(quota, limit=limit),
+        quota=quota,
     )
 
 
@@ -134,16 +178,26 @@ def _seconds(wait_ms: int) -> int:
     return max(1, -(-wait_ms // 1000))
 
 
+def offers(tier_name: str, terms: Terms) -> tuple[Upgrade | None, TopUp | None]:
+    """How a payer of that tier may go on before the period ends; a tier that is not in the plan any
+    more offers nothing."""
+    tier = terms.plan.tiers.get(tier_name)
+    if tier is None:
+        return None, None
+    upgrade = Upgrade(tier.upgrade, terms.upgrade_url) if tier.upgrade else None
+    packs = tier.packs
+    topup = TopUp(packs.tokens, packs.price_gbp, terms.topup_url) if packs else None
+    return upgrade, topup
+
+
 def _quota_refusal(reply: ReserveReply, tier_name: str, needed: int, terms: Terms) -> QuotaRefusal:
-    tier = terms.plan.tiers[tier_name]
+    upgrade, topup = offers(tier_name, terms)
     return QuotaRefusal(
         limit="month",
         view=quota_view(reply, tier_name),
         needed_tokens=needed,
-        upgrade=Upgrade(tier.upgrade, terms.upgrade_url) if tier.upgrade else None,
-        topup=TopUp(tier.packs.tokens, tier.packs.price_gbp, terms.topup_url)
-        if tier.packs
-        else None,
+        upgrade=upgrade,
+        topup=topup,
     )
 
 

@@ -41,6 +41,20 @@ class RecentSettlements:
         if settlement.rid not in self._kept:
             self.keep(settlement, shard, ShardState(epoch, _ANYWHERE))
 
+    def newest(self, shard: int, epoch: int, until: str) -> str | None:
+        """The newest event of a shard's `epoch` that is kept, of those up to `until`."""
+        limit = stream_position(until)
+        return max(
+            (
+                place.stream_id
+                for _, of_shard, place in self._kept.values()
+                if (of_shard, place.epoch) == (shard, epoch)
+                and stream_position(place.stream_id) <= limit
+            ),
+            key=stream_position,
+            default=None,
+        )
+
     def lost(self, shard: int, epoch: int, raised_at: str) -> Sequence[Settlement]:
         """Those of a shard that may be neither in Redis nor in the ledger since `epoch` began, with
         the ledger at `raised_at`. What came even before the last epoch is always among them."""

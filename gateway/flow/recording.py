@@ -35,9 +35,12 @@ class RecordingAnswer:
         self._head = head
         await self._answer.begin(head)
 
-    async def write(self, data: bytes) -> None:
+    def push(self, data: bytes) -> bool:
         self._record(data)
-        await self._answer.write(data)
+        return self._answer.push(data)
+
+    async def caught_up(self) -> None:
+        await self._answer.caught_up()
 
     def missed(self, data: bytes) -> None:
         self._record(data)

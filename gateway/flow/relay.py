@@ -8,7 +8,6 @@ comes last; its settlement leaves before the last bytes of the answer do.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from gateway.core.event import Outcome, Quality
@@ -81,57 +80,67 @@ class Relay:
     async def run(self, answer: Answer, head: AnswerHead) -> None:
         """Relay to the end. Raises nothing that belongs to the client or the upstream."""
         self._entry.progress = self._stream.written_tokens
-        chunks = self._source.chunks()
         outcome: Outcome = "done"
         relayed_tokens: int | None = None
         try:
             await answer.begin(head)
-            await self._relay(chunks, answer)
+            await self._relay(answer)
         except ClientGone:
             outcome, relayed_tokens = "client_gone", self._stream.written_tokens()
-            await self._drain(chunks, answer)
+            await self._drain(answer)
         finally:
             await self._settle(outcome, relayed_tokens)
             if self._is_whole:
                 answer.came_whole()
 
-    async def _relay(self, chunks: AsyncIterator[bytes], answer: Answer) -> None:
+    async def _relay(self, answer: Answer) -> None:
+        stream, entry = self._stream, self._entry
+        held_back = b""  # what ends the stream follows its settlement
+
+        def take(data: bytes) -> bool:
+            nonlocal held_back
+            visible = stream.feed(data)
+            if stream.is_done or entry.over:
+                held_back = visible
+                return False
+            return not visible or answer.push(visible)
+
         try:
-            async for data in chunks:
-                visible = self._stream.feed(data)
-                if self._stream.is_done:
+            while not await self._source.pour(take):
+                if stream.is_done:
                     await self._settle_whole()
-                if visible:
-                    await answer.write(visible)
-                if self._entry.over and not self._stream.is_done:
+                await _write(answer, held_back)
+                if entry.over and not stream.is_done:
                     await self._settle_whole()
-                    await answer.write(self._closing_events())
+                    await _write(answer, self._closing_events())
                     break
             else:
-                rest = self._stream.finish()
+                rest = stream.finish()
                 await self._settle_whole()
-                if rest:
-                    await answer.write(rest)
+                await _write(answer, rest)
         except _BROKEN as error:
             await self._settle("expired" if isinstance(error, UpstreamCutOff) else "upstream_error")
-            await answer.write(self._broken_event(error))
+            await _write(answer, self._broken_event(error))
         await answer.end()
 
-    async def _drain(self, chunks: AsyncIterator[bytes], answer: Answer) -> None:
-        """Read on to the end, where the usage is, within the bounds of the configuration."""
-        if self._settled or not self._services.drains.take():
+    async def _drain(self, answer: Answer) -> None:
+        """Read on to the end, where the usage is, within the bounds of the configuration. Where it
+        gives no time for that, not even what has arrived is read."""
+        drain_s = self._services.terms.drain_s
+        if self._settled or not drain_s or not self._services.drains.take():
             return
+        stream, entry = self._stream, self._entry
+
+        def take(data: bytes) -> bool:
+            answer.missed(stream.feed(data))
+            return not (stream.is_done or entry.over)
+
         try:
-            async with asyncio.timeout(self._services.terms.drain_s):
-                async for data in chunks:
-                    answer.missed(self._stream.feed(data))
-                    if self._stream.is_done or self._entry.over:
-                        break
-                else:
-                    answer.missed(self._stream.finish())
+            async with asyncio.timeout(drain_s):
+                if await self._source.pour(take):
+                    answer.missed(stream.finish())
             # Without usage only what was relayed is charged, so the rest is not to be had later.
-            has_all = self._stream.usage is not None and not self._entry.over
-            self._is_whole = has_all and not self._stream.has_error
+            self._is_whole = stream.usage is not None and not (entry.over or stream.has_error)
         except (TimeoutError, *_BROKEN):
             return  # what was relayed is charged
         finally:
@@ -184,3 +193,9 @@ class Relay:
                 upstream_id=self._source.head.upstream_id,
             ),
         )
+
+
+async def _write(answer: Answer, data: bytes) -> None:
+    """Send a piece, and wait for a client that lags behind."""
+    if not (data and answer.push(data)):
+        await answer.caught_up()

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
-from gateway.core.idempotency import Remembered, refusal_of
+from gateway.core.idempotency import IdempotencyKey, Remembered, refusal_of
 from gateway.flow.admit import Call
+from gateway.flow.decisions import tell_free
 from gateway.flow.exchange import Exchange
 from gateway.flow.identify import Identities, backend_unavailable
 from gateway.flow.recording import RecordingAnswer
@@ -58,13 +61,15 @@ class Repeats:
         self._terms = terms
         self._metrics = metrics
 
-    async def run(self, call: Call, answer: RepeatableAnswer) -> None:
+    def run(self, call: Call, answer: RepeatableAnswer) -> Coroutine[Any, Any, None]:
         """Answer the call, or raise Refused. A client that left is not an error."""
         key = call.idempotency_key
         if key is None or not self._terms.keep_ms:
-            await self._exchange.run(call, answer)
-            return
-        identity = await self._identities.of(call.key_digest)
+            return self._exchange.run(call, answer)
+        return self._run_once(call, key, answer)
+
+    async def _run_once(self, call: Call, key: IdempotencyKey, answer: RepeatableAnswer) -> None:
+        identity = await self._identities.of(call.credential)
         running = Remembered(identity.user_id, key.text, call.rid, key.asked)
         first = await self._begin(running)
         if first is None:
@@ -99,11 +104,12 @@ class Repeats:
         self, call: Call, first: Remembered, asked: bytes, answer: RepeatableAnswer
     ) -> None:
         # No reserve follows that would find out whether this key was revoked: the ledger is asked.
-        identity = await self._identities.again(call.key_digest)
+        identity = await self._identities.again(call.credential)
         refused = refusal_of(first, asked)
         if refused is not None:
-            raise refused.of_tier(identity.tier)
+            raise refused.of(identity)
         self._metrics.decided(identity.tier, call.route.name, "admitted", "replayed")
+        tell_free(call.rid, call.route.name, identity, "replayed")
         with suppress(ClientGone):
             await answer.replay(first)
 

@@ -97,14 +97,20 @@ class Settlements:
         event = usage_event(hold, ending, line)
         if hold.in_outage:
             self.spending.ended(hold.rid, event.charged_tokens)
-        await self._begin(settlement_of(hold, "settle", event, self._thresholds_percent))
-        self._metrics.charged(event, hold.hold_tokens)
+        await self.book(hold, event)
         was_counted = hold.prompt_tokens > 0 and not hold.prompt_is_bound
         if ending.quality == "measured" and was_counted:
             self._metrics.prompt_measured(hold.model, hold.prompt_tokens, event.prompt_tokens)
         if line.is_default:
             self._metrics.unpriced(hold.model)
         return event.charged_tokens
+
+    async def book(self, hold: Hold, event: UsageEvent, is_new: bool = True) -> None:
+        """End a hold with that very row. `is_new` False: it may have been booked before, so the
+        metrics do not count it. Never raises."""
+        await self._begin(settlement_of(hold, "settle", event, self._thresholds_percent))
+        if is_new:
+            self._metrics.charged(event, hold.hold_tokens)
 
     async def release(self, hold: Hold) -> None:
         """End a hold that cost nothing, seen by the store or not. Never raises."""
@@ -125,7 +131,8 @@ class Settlements:
     def release_later(self, hold: Hold) -> None:
         """The same, and nobody waits for it: who asks has waited long enough for the store."""
         event = usage_event(hold, _RELEASED)
-        self._repeat(settlement_of(hold, "release", event, self._thresholds_percent))
+        settlement = settlement_of(hold, "release", event, self._thresholds_percent)
+        self._repeat(settlement, self._shards.met)
 
     async def confirmed(self) -> None:
         """Returns once nothing is unconfirmed."""
@@ -134,18 +141,21 @@ class Settlements:
 
     async def _begin(self, settlement: Settlement) -> None:
         self.ending(settlement.rid)
+        met = self._shards.met
         try:
             reply = await self._store.settle(settlement)
         except StoreUnavailable:
-            self._repeat(settlement)
+            self._repeat(settlement, met)
         except BaseException:  # cancelled just then: nobody else would end its hold
-            self._repeat(settlement)
+            self._repeat(settlement, met)
             raise
         else:
             self._unconfirmed.add(reply)
-            reply.add_done_callback(partial(self._answered, settlement))
+            reply.add_done_callback(partial(self._answered, settlement, met))
 
-    def _answered(self, settlement: Settlement, reply: asyncio.Future[SettleReply]) -> None:
+    def _answered(
+        self, settlement: Settlement, met: int, reply: asyncio.Future[SettleReply]
+    ) -> None:
         """No task where none is needed: nearly every settlement is confirmed at once."""
         self._unconfirmed.discard(reply)
         if reply.cancelled():
@@ -153,19 +163,19 @@ class Settlements:
             return
         if reply.exception() is None:
             answer = reply.result()
-            if _is_lost(settlement, answer):
-                self._repeat(replace(settlement, epoch=answer.epoch - 1))
+            if _may_be_lost(settlement, answer):
+                self._repeat(replace(settlement, epoch=answer.epoch - 1), met)
                 return
             if answer.code is not SettleCode.NOT_READY:
                 self._confirmed(settlement, answer)
                 return
-        self._repeat(settlement, reply)
+        self._repeat(settlement, met, reply)
 
     def _repeat(
-        self, settlement: Settlement, reply: asyncio.Future[SettleReply] | None = None
+        self, settlement: Settlement, met: int, reply: asyncio.Future[SettleReply] | None = None
     ) -> None:
         self.spill.keep(settlement)
-        self._until_done(self._confirm(settlement, reply), f"settle {settlement.rid}")
+        self._until_done(self._confirm(settlement, met, reply), f"settle {settlement.rid}")
 
     def _until_done(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = spawn(work, name)
@@ -175,15 +185,23 @@ class Settlements:
     async def _confirm_all(self, settlements: Iterator[Settlement]) -> None:
         """Several of these share one iterator: who is done with one takes the next."""
         for settlement in settlements:
-            await self._confirm(settlement, None)
+            await self._confirm(settlement, None, None)
 
     async def _confirm(
-        self, settlement: Settlement, reply: asyncio.Future[SettleReply] | None
+        self, settlement: Settlement, met: int | None, reply: asyncio.Future[SettleReply] | None
     ) -> None:
+        """`met`: how many servers had been met when it was first sent; None: it was sent, or not,
+        by a process that died."""
         pause_s = _FIRST_PAUSE_S
         while True:
             try:
                 answer = await (reply or self._again(settlement))
+                met = self._shards.met if met is None else met
+                if self._shards.met != met and _may_be_lost(settlement, answer):
+                    settlement = replace(settlement, epoch=answer.epoch - 1)
+                    self.spill.keep(settlement)
+                    reply = None
+                    continue
                 if answer.code is not SettleCode.NOT_READY:
                     self._confirmed(settlement, answer)
                     return
@@ -234,9 +252,11 @@ def settlement_of(
     )  # fmt: skip
 
 
-def _is_lost(settlement: Settlement, first: SettleReply) -> bool:
-    """Whether Redis has gone back to before the hold was made, and lost no event by which anybody
-    could tell. This process alone ends its holds without a trace, and this was the first attempt;
-    as of an older epoch it is booked, once."""
-    is_gone = settlement.kind == "settle" and first.code is SettleCode.NOTHING_OPEN
-    return is_gone and settlement.epoch == first.epoch
+def _may_be_lost(settlement: Settlement, reply: SettleReply) -> bool:
+    """Whether Redis may have gone back to before the hold was made, and lost no event by which
+    anybody could tell: this process alone ends its holds without a trace. So at its first attempt
+    it is lost; at a later one, on a server that was not met before, it may also be booked, with
+    the reply lost. As of an older epoch it is booked, once: if it was before, the drain takes that
+    back."""
+    is_gone = settlement.kind == "settle" and reply.code is SettleCode.NOTHING_OPEN
+    return is_gone and settlement.epoch == reply.epoch

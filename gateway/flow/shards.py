@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import lru_cache, partial
 from typing import Any, TypeVar
 
@@ -19,6 +19,7 @@ from gateway.core.event import stream_position
 from gateway.core.identity import shard_of
 from gateway.core.quota.settle import SettleCode, Settlement
 from gateway.flow.recent import RecentSettlements
+from gateway.flow.whole import UNKNOWN, NoCalls, OpenCalls, has_events
 from gateway.ports.ledger import GATEWAY_ALIVE_S, Cursor, Ledger, LedgerUnavailable
 from gateway.ports.quota_store import (
     QuotaStore,
@@ -37,13 +38,9 @@ _SAY_EVERY_S = GATEWAY_ALIVE_S / 3
 _SENT_AT_ONCE = 32
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
 _PAYERS_KEPT = 8192
-_UNKNOWN = ShardState(0, "0-0")
 _log = logging.getLogger("gateway.shards")
 
 T = TypeVar("T")
-SayOpen = Callable[[QuotaStore, int, int], Awaitable[int]]
-"""Holds in a shard's new epoch what is open of older ones: how many. The store is one that needs
-nobody's acceptance."""
 
 
 class Shards:
@@ -62,7 +59,8 @@ class Shards:
         self._opening: dict[int, asyncio.Task[int]] = {}
         self._waiting: dict[int, asyncio.Task[None]] = {}
         self._me: str | None = None
-        self._say_open: SayOpen = _nothing_open
+        self._open_calls: OpenCalls = NoCalls()
+        self.met = 0  # how often a server had to be compared
         # The shard of a payer; kept, because a digest takes longer than all else that is noted.
         self.of: Callable[[str], int] = lru_cache(_PAYERS_KEPT)(partial(shard_of, shards=shards))
 
@@ -76,6 +74,7 @@ class Shards:
 
         While the ledger is away, what this process has seen must do.
         """
+        self.met += 1
         cursors: dict[int, Cursor] = {}
         try:
             cursors = await self._ledger.cursors()
@@ -128,7 +127,7 @@ class Shards:
 
     def noted(self, shard: int, place: ShardState) -> None:
         """Redis has confirmed this event: a server that knows less has gone back in time."""
-        known = self._known.get(shard, _UNKNOWN)
+        known = self._known.get(shard, UNKNOWN)
         if place.epoch > known.epoch:
             self._adopt(shard, place)
         elif place.epoch == known.epoch:
@@ -150,16 +149,19 @@ class Shards:
         self._me = gateway_id
         await self._ledger.alive_gateways(gateway_id)
 
-    def say_open(self, say: SayOpen) -> None:
-        """After a loss this is done too before anybody may reserve."""
-        self._say_open = say
+    def keep_open(self, calls: OpenCalls) -> None:
+        """What a server must have, and is told again after a loss before anybody may reserve."""
+        self._open_calls = calls
 
     def has_lost(self, payer: str, epoch: int) -> bool:
         """Whether the payer's shard has begun a newer epoch since a hold was made in this one."""
-        return self._known.get(self.of(payer), _UNKNOWN).epoch > epoch
+        return self._known.get(self.of(payer), UNKNOWN).epoch > epoch
 
-    async def watch_forever(self) -> None:
-        """Say that this gateway is alive, and notice epochs that others raised, until cancelled."""
+    async def watch_forever(self, traffic: QuotaStore) -> None:
+        """Say that this gateway is alive, and notice epochs that others raised, until cancelled.
+
+        By the store of the traffic: so a new server is met, and compared, though nobody calls.
+        """
         loop = asyncio.get_running_loop()
         say_at_s = loop.time()
         while True:
@@ -168,7 +170,7 @@ class Shards:
                 say_at_s = loop.time() + _SAY_EVERY_S
                 spawn(self._say_alive(), "say alive")
             try:
-                await self.look()
+                await self.look(traffic)
             except (StoreUnavailable, LedgerUnavailable) as error:
                 _log.info("shards cannot be looked at: %s", error)
 
@@ -178,19 +180,20 @@ class Shards:
         except LedgerUnavailable as error:
             _log.info("the ledger was not told that this gateway is alive: %s", error)
 
-    async def look(self) -> None:
+    async def look(self, traffic: QuotaStore) -> None:
         """Learn every shard's epoch; open those that Redis does not know."""
-        for shard, epoch in (await self._store.epochs()).items():
+        for shard, epoch in (await traffic.epochs()).items():
             if not epoch:
                 await self.open(shard)
-            elif epoch > self._known.get(shard, _UNKNOWN).epoch:
+            elif epoch > self._known.get(shard, UNKNOWN).epoch:
                 self._adopt(shard, await self._store.shard_state(shard))
 
     async def _compare(self, shard: int, cursor: Cursor | None) -> int:
         # In this order: what is confirmed while the state is read must not look lost.
-        seen = self._known.get(shard, _UNKNOWN)
+        seen = self._known.get(shard, UNKNOWN)
         state = await self._store.shard_state(shard)
-        if await self._is_whole(shard, state, seen, cursor):
+        is_whole = await has_events(self._store, shard, state, seen, cursor)
+        if is_whole and await self._open_calls.are_known(self._store, shard, state.epoch):
             self._adopt(shard, state)
             return await self._store.open_shard(shard, state.epoch, "0-0", 0, ())
         # By the ledger only where this process has seen nothing: another may just be raising it.
@@ -205,21 +208,6 @@ class Shards:
             )
         self._adopt(shard, await self._store.shard_state(shard))
         return epoch
-
-    async def _is_whole(
-        self, shard: int, state: ShardState, seen: ShardState, cursor: Cursor | None
-    ) -> bool:
-        """Whether Redis has everything that this process and the ledger have seen."""
-        booked = ShardState(cursor.epoch, cursor.stream_id) if cursor else _UNKNOWN
-        if not state.epoch or not state.is_readable:
-            return False
-        if _order(state) < max(_order(seen), _order(booked)):
-            return False
-        # Somebody who had seen less may have written since: then the newest id hides the loss.
-        may_hide = cursor and state.epoch == seen.epoch and _order(state) > _order(seen)
-        return not (may_hide and _order(seen) > _order(booked)) or await self._store.has_event(
-            shard, seen.stream_id
-        )
 
     def _adopt(self, shard: int, state: ShardState) -> None:
         known = self._known.get(shard)
@@ -247,14 +235,14 @@ class Shards:
         while True:
             try:
                 cursor = (await self._ledger.cursors()).get(shard)
-                lost = self._recent.lost(shard, epoch, cursor.raised_at if cursor else "0-0")
+                lost = await self._lost(shard, epoch, cursor.raised_at if cursor else "0-0")
                 for first in range(0, len(lost), _SENT_AT_ONCE):
                     if (await self._store.shard_state(shard)).epoch < epoch:
                         # Lost again: this epoch must not begin a second time.
                         raise StoreUnavailable(f"shard {shard} is not open")
                     batch = lost[first : first + _SENT_AT_ONCE]
                     await asyncio.gather(*(self._settle(shard, each) for each in batch))
-                held = await self._say_open(self._store, shard, epoch)
+                held = await self._open_calls.say_again(self._store, shard, epoch)
                 if self._me is not None:
                     await self._store.caught_up(shard, epoch, self._me)
                 if lost or held:
@@ -270,6 +258,14 @@ class Shards:
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
+    async def _lost(self, shard: int, epoch: int, raised_at: str) -> Sequence[Settlement]:
+        """Usually what came after `raised_at`. If even one before it is missing, others wrote on,
+        and the ledger booked, past what was lost before anybody noticed: then all of them."""
+        newest = self._recent.newest(shard, epoch - 1, raised_at)
+        if newest and not await self._store.has_event(shard, newest, is_booked=True):
+            raised_at = UNKNOWN.stream_id
+        return self._recent.lost(shard, epoch, raised_at)
+
     async def _settle(self, shard: int, settlement: Settlement) -> None:
         try:
             reply = await (await self._store.settle(settlement))
@@ -282,11 +278,3 @@ class Shards:
             place = ShardState(reply.epoch, reply.stream_id)
             self._recent.keep(settlement, shard, place)
             self.noted(shard, place)
-
-
-async def _nothing_open(store: QuotaStore, shard: int, epoch: int) -> int:
-    return 0
-
-
-def _order(state: ShardState) -> tuple[int, tuple[int, int]]:
-    return state.epoch, stream_position(state.stream_id)

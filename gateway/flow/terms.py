@@ -15,13 +15,15 @@ from gateway.core.models import ModelTable
 from gateway.core.plan import Plan
 from gateway.core.pricing import PriceTable
 
+OutageMode = Literal["bounded", "closed", "open"]
+
 
 @dataclass(frozen=True, slots=True)
 class OutageTerms:
     """What happens while Redis is away. `tokens`: what a payer may spend meanwhile in this process,
     in mode `bounded`."""
 
-    mode: Literal["bounded", "closed", "open"]
+    mode: OutageMode
     tokens: int
 
 

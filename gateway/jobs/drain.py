@@ -31,6 +31,9 @@ _WAIT_MS = 1000  # how long a read waits for an event; it returns at once when o
 _REST_S = 0.05
 _TRIM_EVERY_S = 5.0
 _NOT_LEADER_REST_S = 2.0
+# A Redis that was started anew is back by then; so long, and a little, the others need to ask.
+_CUT_OFF_S = 2.0
+_GIVE_WAY_S = _NOT_LEADER_REST_S + 1.0
 _log = logging.getLogger("gateway.drain")
 
 
@@ -77,13 +80,28 @@ class Drain:
         self._clock = clock
         self._server_id: str | None = None  # of which the ledger has all up to its cursors
         self._ahead: Batch | None = None  # read while what lies before it was being booked
-        self._trimmed_s = 0.0
+        self._trimmed_s = self._not_before_s = 0.0
+        self._read_s = 0.0  # when it last could, or began to try
 
     async def step(self) -> float:
-        """Drain one batch of every shard that has one."""
+        """Drain one batch of every shard that has one. Who is cut off from the outbox gives way:
+        another gateway may not be, and nobody else drains while the lock is held."""
+        if (wait_s := self._not_before_s - self._clock.monotonic_s()) > 0:
+            await asyncio.sleep(wait_s)
+        try:
+            return await self._step()
+        except StoreUnavailable:
+            now_s = self._clock.monotonic_s()
+            if now_s - self._read_s > _CUT_OFF_S:
+                self._ledger.unlock_shards()
+                self._not_before_s = now_s + _GIVE_WAY_S
+            raise
+
+    async def _step(self) -> float:
         if self._ledger.lock_lost():
             # Postgres may have come back from a backup: what lies before this batch is not there.
             self._ahead = None
+            self._read_s = self._clock.monotonic_s()
         if not await self._ledger.lock_shards(self._terms.shards):
             self._ahead = None
             return _NOT_LEADER_REST_S
@@ -92,7 +110,7 @@ class Drain:
             self._ahead = await self._book_and_read_ahead(batch)
         elif batch:
             await self._book(batch)
-        now_s = self._clock.monotonic_s()
+        self._read_s = now_s = self._clock.monotonic_s()
         if now_s - self._trimmed_s >= _TRIM_EVERY_S:
             self._trimmed_s = now_s
             await self._trim()

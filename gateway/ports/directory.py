@@ -1,4 +1,4 @@
-"""Users, their keys and what they are entitled to, kept in Postgres beside the ledger.
+"""Users, their keys and teams, and what they are entitled to, kept in Postgres beside the ledger.
 
 A change raises the user's revision in the transaction that books it; `LedgerUnavailable` means "try
 later", `Conflict` that the change contradicts what is there.
@@ -49,18 +49,25 @@ class Directory(Protocol):
 
     async def identity_of_user(self, user_id: str) -> Identity | None: ...
 
+    async def as_payer(self, user_id: str) -> Identity | None:
+        """A user, or a team, as one who pays for itself, whatever team it is in."""
+        ...
+
     async def entitlement(
         self, payer: str, member: str | None, period_start_ms: int
     ) -> Entitlement | None:
-        """Of a payer with its packs, or of one member of it; None when there is no such."""
+        """Of a payer with its packs, or of one member of it; None when there is no such. Who has
+        joined a team still has an account of its own."""
         ...
 
-    async def create_user(self, user_id: str, tier: str, calendar: Calendar) -> Identity:
-        """Conflict when the user exists."""
+    async def create_user(
+        self, user_id: str, tier: str, calendar: Calendar, email: str | None = None
+    ) -> Identity:
+        """Conflict when the user, or a team of that name, exists."""
         ...
 
     async def set_calendar(self, user_id: str, calendar: Calendar) -> Identity:
-        """When the periods begin from now on. Conflict when there is no such user."""
+        """When the periods begin from now on. Conflict when there is no such payer."""
         ...
 
     async def credit_pack(self, credit: PackCredit) -> Identity:
@@ -72,7 +79,12 @@ class Directory(Protocol):
         ...
 
     async def set_tier(self, user_id: str, tier: str) -> Identity:
-        """Conflict when there is no such user."""
+        """Conflict when there is no such payer."""
+        ...
+
+    async def claim_tier(self, user_id: str, tier: str, claimed_ms: int) -> Identity:
+        """Set it where it was last set before `claimed_ms`; otherwise nothing changes. Of a member
+        nothing does, either. Conflict when there is no such user."""
         ...
 
     async def adjust(self, adjustment: Adjustment) -> Identity:
@@ -82,8 +94,11 @@ class Directory(Protocol):
         """
         ...
 
-    async def create_key(self, key_id: str, user_id: str, digest: bytes) -> Identity:
-        """Conflict when there is no such user, or the key exists."""
+    async def create_key(
+        self, key_id: str, user_id: str, digest: bytes, is_service: bool = False
+    ) -> Identity:
+        """`is_service`: see Identity. Conflict when there is no such user, it is a team, or the key
+        exists."""
         ...
 
     async def revoke_key(self, key_id: str) -> Identity:
@@ -96,7 +111,12 @@ class Directory(Protocol):
         ...
 
     async def unprojected(self, rows_max: int) -> Sequence[Identity]:
-        """Users whose revision Redis has not confirmed yet."""
+        """Users and teams whose own revision Redis has not confirmed yet."""
+        ...
+
+    async def changed_lately(self, within_s: int, after: str, rows_max: int) -> Sequence[Identity]:
+        """Users whose entitlement was changed by somebody in the last seconds, in the order of
+        their ids, beginning behind `after` ('': with the first)."""
         ...
 
     async def mark_projected(self, user_id: str, rev: int) -> None:

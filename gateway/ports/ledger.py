@@ -22,6 +22,10 @@ class Conflict(ValueError):
     """What is asked for contradicts what the ledger holds; the text says how."""
 
 
+class Unknown(Conflict):
+    """What is to be changed is not there."""
+
+
 @dataclass(frozen=True, slots=True)
 class DeadEntry:
     """An outbox entry that cannot become a row, kept raw with the reason."""

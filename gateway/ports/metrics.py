@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 from gateway.core.event import LedgerRow, UsageEvent
 
-Decision = Literal["admitted", "refused", "outage"]
+Decision = Literal["admitted", "refused", "outage", "shadow-refused"]
 SpillTrouble = Literal["full", "disk", "damaged"]
 
 
@@ -83,3 +83,7 @@ class JobsMetrics(Protocol):
     def tier_used(self, tier: str, tokens: int) -> None: ...
 
     def epoch(self, shard: int, epoch: int) -> None: ...
+
+    def notified(self, kind: str, state: str) -> None:
+        """A delivery has ended: sent, dead or dropped."""
+        ...

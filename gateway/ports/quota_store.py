@@ -106,8 +106,13 @@ class QuotaStore(Protocol):
         """The epoch of every shard whose server answers; 0: not open."""
         ...
 
-    async def has_event(self, shard: int, stream_id: str) -> bool:
-        """Whether this event is in the shard's outbox still."""
+    async def has_event(self, shard: int, stream_id: str, is_booked: bool) -> bool:
+        """Whether this event is in the shard's outbox; of one that may be booked, whether it is, or
+        was until it was trimmed."""
+        ...
+
+    async def known(self, calls: Sequence[tuple[str, str]]) -> Sequence[bool]:
+        """Of each call (payer and rid) whether its hold is there, or told to have expired."""
         ...
 
     async def shard_state(self, shard: int) -> ShardState: ...

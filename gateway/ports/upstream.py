@@ -7,7 +7,7 @@ a row for comparing with the invoice.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -53,6 +53,10 @@ class UpstreamHead(msgspec.Struct, frozen=True, gc=False):
     relayed: tuple[tuple[str, str], ...]
 
 
+Take = Callable[[bytes], bool]
+"""Takes a piece of a body, at once; False when it wants no more for now. It may raise."""
+
+
 class UpstreamAnswer(Protocol):
     """An answer whose head has come. UpstreamBroke and UpstreamSilent may come from the body."""
 
@@ -63,8 +67,10 @@ class UpstreamAnswer(Protocol):
         """The whole body."""
         ...
 
-    def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it arrives."""
+    async def pour(self, take: Take) -> bool:
+        """Hand each piece of the body to `take` as it arrives, without a turn of the caller in
+        between. True: that was all. False: `take` wants no more; pour again for what follows.
+        What `take` raises is raised here."""
         ...
 
     async def close(self) -> None:

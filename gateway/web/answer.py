@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aiohttp import web
-
 from gateway.core.idempotency import Remembered
 from gateway.ports.answer import AnswerHead, ClientGone
 from gateway.web.connection import connection_of
 from gateway.web.cors import Cors
+from gateway.web.http_request import HttpRequest
 from gateway.web.quota_headers import answer_headers, replay_headers
+from gateway.web.request_id import answer_to
 from gateway.web.response import Response, Streamed, Whole
 
 GONE = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
@@ -26,9 +26,7 @@ _NOT_KEPT = ("Cache-Control", "no-cache")
 class HttpAnswer:
     """Fulfils ports.answer.RepeatableAnswer for one request."""
 
-    def __init__(
-        self, request: web.BaseRequest, cors: Cors, thresholds_percent: Sequence[int]
-    ) -> None:
+    def __init__(self, request: HttpRequest, cors: Cors, thresholds_percent: Sequence[int]) -> None:
         self._request = request
         self._cors = cors
         self._thresholds_percent = thresholds_percent
@@ -48,7 +46,7 @@ class HttpAnswer:
 
     async def begin(self, head: AnswerHead) -> None:
         headers = [
-            *answer_headers(head, self._thresholds_percent),
+            *answer_to(answer_headers(head, self._thresholds_percent), self._request),
             _NOT_KEPT,
             *self._cors.headers(self._request),
         ]
@@ -58,9 +56,16 @@ class HttpAnswer:
         except GONE as error:
             raise ClientGone from error
 
-    async def write(self, data: bytes) -> None:
+    def push(self, data: bytes) -> bool:
+        assert self._stream is not None, "a stream is written after its head"
         try:
-            await self._begun().write(data)
+            return self._stream.push(data)
+        except GONE as error:
+            raise ClientGone from error
+
+    async def caught_up(self) -> None:
+        try:
+            await self._begun().caught_up()
         except GONE as error:
             raise ClientGone from error
 

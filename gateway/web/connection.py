@@ -21,6 +21,7 @@ from aiohttp.web_protocol import ERROR
 
 from gateway.core.refusal import Case, Refused
 from gateway.web.crowd import Crowd
+from gateway.web.http_request import HttpRequest
 from gateway.web.patience import Patience
 
 _log = logging.getLogger("gateway.http")
@@ -34,12 +35,12 @@ class Sendable(Protocol):
 
     is_last: bool
 
-    async def send(self, request: web.BaseRequest) -> None:
+    async def send(self, request: HttpRequest) -> None:
         """Write what is not written yet. ConnectionError when the client is gone."""
         ...
 
 
-Handle = Callable[[web.BaseRequest], Awaitable[Sendable]]
+Handle = Callable[[HttpRequest], Awaitable[Sendable]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,9 +208,9 @@ class Connection(web.RequestHandler):
     async def _answer(self, message: RawRequestMessage | object, payload: StreamReader) -> bool:
         """False: the connection is not to be used any more."""
         if not isinstance(message, RawRequestMessage):  # then it says what was wrong
-            await self._refusal_of(message).send(self._request(ERROR, payload))
+            await self._refusal_of(message).send(HttpRequest(ERROR, payload, self))
             return False
-        request = self._request(message, payload)
+        request: Any = HttpRequest(message, payload, self)  # aiohttp's class for it is another
         self._request_in_progress = True
         self._current_request = request
         if not payload.is_eof():
@@ -242,10 +243,6 @@ class Connection(web.RequestHandler):
         _log.info("not HTTP, from %s: %s", self.peername, type(error).__name__)
         return self._shared.not_http
 
-    def _request(self, message: RawRequestMessage, payload: StreamReader) -> web.BaseRequest:
-        no_task: Any = None  # nor a writer: neither is used here
-        return web.BaseRequest(message, payload, self, no_task, no_task, self._loop)
-
     async def _rest_is_read(self, payload: StreamReader) -> bool:
         """Let a client that was refused send its body to the end, within bounds: most read an
         answer only then."""
@@ -269,7 +266,7 @@ def too_many() -> Refused:
     return Refused(Case.TOO_MANY_CONNECTIONS, message, retry_after_s=1)
 
 
-def connection_of(request: web.BaseRequest) -> Connection:
+def connection_of(request: HttpRequest) -> Connection:
     """The connection on which a request came."""
     connection = request.protocol
     if not isinstance(connection, Connection):

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import re
 
-from aiohttp import web
-
 from gateway.core.refusal import Case, Refused
+from gateway.web.http_request import HttpRequest
 from gateway.web.response import Whole
 
 ANY_ORIGIN = "*"
 EXPOSED = (
     "x-request-id",
+    "x-quota-request-id",
     "x-quota-decision",
     "x-quota-source",
     "x-quota-limit-tokens",
@@ -34,7 +34,7 @@ EXPOSED = (
 )
 """Every header of an answer that has a meaning for an application."""
 
-_METHODS = "GET, POST"
+_METHODS = "GET, POST, PUT"
 _KEPT_S = 7200  # the longest that Chromium keeps a preflight's answer
 _HEADER_NAMES = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,2048}")
 
@@ -46,7 +46,7 @@ class Cors:
         self._origins = origins
         self._any = ANY_ORIGIN in origins
 
-    def headers(self, request: web.BaseRequest) -> list[tuple[str, str]]:
+    def headers(self, request: HttpRequest) -> list[tuple[str, str]]:
         """What an answer to this request carries for the browser."""
         if not self._origins:
             return []
@@ -60,7 +60,7 @@ class Cors:
             *vary,
         ]
 
-    def preflight(self, request: web.BaseRequest) -> Whole | None:
+    def preflight(self, request: HttpRequest) -> Whole | None:
         """The answer to an OPTIONS request; None when it is no preflight. Refused for pages that
         are not listed."""
         if not self._origins:

@@ -11,9 +11,12 @@ from typing import Any
 
 import msgspec
 
-from gateway.core.refusal import QuotaRefusal, Refused
+from gateway.core.refusal import QuotaRefusal, Refused, Upgrade
 from gateway.web.quota_headers import SERVER, quota_headers, reset_at
 from gateway.web.response import Header, Whole
+
+NO_CALL = "none"
+"""The id of what is no call."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -23,21 +26,34 @@ def refusal_response(refused: Refused, rid: str, thresholds_percent: Sequence[in
     return Whole(
         refused.case.value.status,
         _headers(refused, rid, thresholds_percent),
-        _encode({"error": _error(refused)}),
+        _encode({"error": _error(refused, rid)}),
     )
 
 
-def _error(refused: Refused) -> dict[str, Any]:
+def _error(refused: Refused, rid: str) -> dict[str, Any]:
     terms = refused.case.value
     error: dict[str, Any] = {
-        "message": refused.message,
+        "message": _words(refused, rid),
         "type": terms.type,
         "param": refused.param,
         "code": terms.code,
     }
     if refused.quota is not None:
         error["quota"] = _quota(refused.quota)
+    if refused.upgrade is not None:
+        error["upgrade"] = _upgrade(refused.upgrade)
     return error
+
+
+def _words(refused: Refused, rid: str) -> str:
+    """Trouble of a server names the request, as OpenAI's does: its operator will be asked."""
+    if refused.case.value.status < 500 or rid == NO_CALL:
+        return refused.message
+    return f"{refused.message} (request ID {rid})"
+
+
+def _upgrade(upgrade: Upgrade) -> dict[str, str | None]:
+    return {"tier": upgrade.tier, "url": upgrade.url}
 
 
 def _quota(quota: QuotaRefusal) -> dict[str, Any]:
@@ -51,7 +67,7 @@ def _quota(quota: QuotaRefusal) -> dict[str, Any]:
         "pack_tokens": view.pack_tokens,
         "needed_tokens": quota.needed_tokens,
         "reset_at": reset_at(view),
-        "upgrade": {"tier": upgrade.tier, "url": upgrade.url} if upgrade else None,
+        "upgrade": _upgrade(upgrade) if upgrade else None,
         "topup": {"tokens": topup.tokens, "price_gbp": str(topup.price_gbp), "url": topup.url}
         if topup
         else None,

@@ -7,7 +7,6 @@ never changes its meaning.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from functools import lru_cache
 
 from gateway.core.idempotency import Remembered
@@ -15,6 +14,7 @@ from gateway.core.refusal import QuotaView
 from gateway.ports.answer import AnswerHead
 from gateway.ports.upstream import UpstreamHead
 from gateway.web.response import Header
+from gateway.web.words import instant
 
 # In place of aiohttp's own, which tells its version and Python's.
 SERVER = ("Server", "quota-gateway")
@@ -25,9 +25,8 @@ def reset_at(quota: QuotaView) -> str:
     return _instant(quota.reset_at_ms)
 
 
-@lru_cache(maxsize=1024)  # a period has one end, and few different ones are running
-def _instant(at_ms: int) -> str:
-    return f"{datetime.fromtimestamp(at_ms / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"
+# A period has one end, and few different ones are running.
+_instant = lru_cache(maxsize=1024)(instant)
 
 
 def quota_headers(

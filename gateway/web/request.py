@@ -6,28 +6,26 @@ short and printable, and a body is read only up to its limit.
 
 from __future__ import annotations
 
-from aiohttp import web
-
 from gateway.core.idempotency import HEADER, IdempotencyKey, read_key
 from gateway.core.refusal import Case, Refused
 from gateway.core.routes import Route
 from gateway.web.connection import connection_of
+from gateway.web.http_request import HttpRequest
 
 TAG_CHARS_MAX = 64
-CLIENT_ID_CHARS_MAX = 128
 _RETRIES_MAX = 1000
 # A client that asks first whether its body is wanted (RFC 9110, section 10.1.1) waits for this.
 _GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-def bearer_key(request: web.BaseRequest) -> str:
+def bearer_key(request: HttpRequest) -> str:
     """The key of `Authorization: Bearer …`; '' when there is none."""
     values = request.headers.getall("Authorization", [])
     scheme, _, key = values[0].partition(" ") if len(values) == 1 else ("", "", "")
     return key.strip() if scheme.lower() == "bearer" else ""
 
 
-async def read_body(request: web.BaseRequest, bytes_max: int) -> bytes:
+async def read_body(request: HttpRequest, bytes_max: int) -> bytes:
     """The whole body; Refused when it is larger than `bytes_max` or compressed."""
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise Refused(
@@ -53,7 +51,7 @@ async def read_body(request: web.BaseRequest, bytes_max: int) -> bytes:
     return bytes(body)
 
 
-def tag_of(request: web.BaseRequest) -> str | None:
+def tag_of(request: HttpRequest) -> str | None:
     """`x-quota-tag`, which goes into the ledger only; Refused when it is not fit for it."""
     tag = request.headers.get("x-quota-tag")
     if not tag:
@@ -68,7 +66,7 @@ def tag_of(request: web.BaseRequest) -> str | None:
     return tag
 
 
-def sdk_retry_of(request: web.BaseRequest) -> int:
+def sdk_retry_of(request: HttpRequest) -> int:
     """How often the client's SDK has tried this call before, as it says; 0 when it says nothing."""
     text = request.headers.get("x-stainless-retry-count", "")
     if not (text.isascii() and text.isdigit()):
@@ -76,16 +74,7 @@ def sdk_retry_of(request: web.BaseRequest) -> int:
     return min(int(text[:9]), _RETRIES_MAX)  # Python refuses to read thousands of digits
 
 
-def client_id_of(request: web.BaseRequest) -> str | None:
-    """The client's own id of this request, if it sent a usable one."""
-    value = request.headers.get("x-client-request-id", "")
-    usable = 0 < len(value) <= CLIENT_ID_CHARS_MAX and value.isascii() and value.isprintable()
-    return value if usable else None
-
-
-def idempotency_key_of(
-    request: web.BaseRequest, route: Route, body: bytes
-) -> IdempotencyKey | None:
+def idempotency_key_of(request: HttpRequest, route: Route, body: bytes) -> IdempotencyKey | None:
     """`Idempotency-Key`, bound to what it is sent with; Refused when it is not one usable value."""
     values = request.headers.getall(HEADER, [])
     if not values:

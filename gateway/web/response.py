@@ -11,10 +11,10 @@ import time
 from email.utils import formatdate
 from http import HTTPStatus
 
-from aiohttp import web
 from aiohttp.http import HttpVersion11
 
 from gateway.web.connection import connection_of
+from gateway.web.http_request import HttpRequest
 
 Header = tuple[str, str]
 
@@ -23,6 +23,7 @@ _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 _OK = "HTTP/1.1 200 OK\r\n"
 # One copy of the body costs less than a second system call, up to about this size.
 _JOINED_BYTES_MAX = 65_536
+_WITHOUT_BODY = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 
 
 class _Date:
@@ -42,12 +43,14 @@ class _Date:
 _date = _Date()
 
 
-def _head(request: web.BaseRequest, status: int, headers: list[Header], may_stay: bool) -> str:
+def _head(request: HttpRequest, status: int, headers: list[Header], may_stay: bool) -> str:
     """Status line and headers, without the framing and the blank line after them. `may_stay`: the
     connection can be used again, if the client likes."""
-    text = "\r\n".join((_date.line(), *map(_PAIR, headers)))
-    if text.count("\n") != len(headers) or text.count("\r") != len(headers):
+    lines = [_date.line(), *map(_PAIR, headers)]
+    said = "".join(lines)
+    if "\n" in said or "\r" in said:
         raise ValueError("a line break in a header of an answer")
+    text = "\r\n".join(lines)
     is_11, keep_alive = request.version == HttpVersion11, may_stay and request.keep_alive
     if keep_alive != is_11:  # said where it is not what the version means anyway
         text += f"\r\nConnection: {'keep-alive' if keep_alive else 'close'}"
@@ -68,11 +71,11 @@ class Whole:
         self.body = body
         self.is_last = False
 
-    async def send(self, request: web.BaseRequest) -> None:
+    async def send(self, request: HttpRequest) -> None:
         """Write all of it. ConnectionError when the client is gone."""
         head = _head(request, self.status, self.headers, not self.is_last)
         body = b"" if request.method == "HEAD" else self.body
-        if self.status != HTTPStatus.NO_CONTENT:
+        if self.status not in _WITHOUT_BODY:
             head = f"{head}\r\nContent-Length: {len(self.body)}"
         connection = connection_of(request)
         if len(body) <= _JOINED_BYTES_MAX:
@@ -91,12 +94,12 @@ def unasked(answer: Whole) -> bytes:
 
 
 class Streamed:
-    """An answer whose body comes in pieces: `begin`, then `write` as often as needed, then `end`.
+    """An answer whose body comes in pieces: `begin`, then `push` as often as needed, then `end`.
 
     Each raises ConnectionError when the client is gone.
     """
 
-    def __init__(self, request: web.BaseRequest, status: int, headers: list[Header]) -> None:
+    def __init__(self, request: HttpRequest, status: int, headers: list[Header]) -> None:
         self.status = status
         self._to = connection_of(request)
         self._in_chunks = request.version >= HttpVersion11
@@ -109,13 +112,15 @@ class Streamed:
         self._to.send(self._head.encode())
         self._to.in_answer = True
 
-    async def write(self, data: bytes) -> None:
-        """Send a piece, and wait for a client that lags behind."""
-        if not data:
-            return  # an empty chunk would be the end
-        self._to.send(b"%x\r\n%b\r\n" % (len(data), data) if self._in_chunks else data)
-        if self._to.writing_paused:
-            await self._to.drained()
+    def push(self, data: bytes) -> bool:
+        """Send a piece. False: the client lags behind, so let it catch up first."""
+        if data:  # an empty chunk would be the end
+            self._to.send(b"%x\r\n%b\r\n" % (len(data), data) if self._in_chunks else data)
+        return not self._to.writing_paused
+
+    async def caught_up(self) -> None:
+        """Wait for a client that lags behind."""
+        await self._to.drained()
 
     async def end(self) -> None:
         """Send what says that it was all."""
@@ -123,7 +128,7 @@ class Streamed:
             self._to.send(b"0\r\n\r\n")
         self._to.in_answer = False
 
-    async def send(self, request: web.BaseRequest) -> None:
+    async def send(self, request: HttpRequest) -> None:
         """It was written on its way. What did not come to its end must not look as if it had."""
         if self._to.in_answer:
             self._to.cut()

@@ -18,7 +18,7 @@ from aiohttp.http import HttpProcessingError
 from gateway.core.refusal import Case, Refused
 from gateway.web.connection import Connection, Handle, Shared, too_many, too_slow
 from gateway.web.crowd import Crowd
-from gateway.web.error_body import refusal_response
+from gateway.web.error_body import NO_CALL, refusal_response
 from gateway.web.patience import Patience
 from gateway.web.quota_headers import SERVER
 from gateway.web.reserved import AddressTaken, url_of
@@ -78,7 +78,7 @@ class _Server(web.Server):
 
 def _last(refused: Refused) -> Whole:
     """The answer to what is no call, after which the connection ends."""
-    answer = refusal_response(refused, "none", ())
+    answer = refusal_response(refused, NO_CALL, ())
     answer.is_last = True
     return answer
 
@@ -145,7 +145,7 @@ async def listen_app(
 ) -> Listener:
     """A server with routes, on a TCP port, which may be reserved for this process."""
     app.on_response_prepare.append(_tell_no_version)
-    runner = web.AppRunner(app, access_log=None, logger=_log, keepalive_timeout=_KEEPALIVE_S)
+    runner = _runner(app)
     return await _start(
         runner,
         lambda: web.TCPSite(runner, host, port, reuse_port=reserved or None),
@@ -156,8 +156,19 @@ async def listen_app(
 async def listen_unix(app: web.Application, path: Path) -> Listener:
     """A server with routes, on a unix socket; who may open it is its directory's business."""
     _clear(path)
-    runner = web.AppRunner(app, access_log=None, logger=_log)
+    runner = _runner(app)
     return await _start(runner, lambda: web.UnixSite(runner, str(path)), str(path))
+
+
+def _runner(app: web.Application) -> web.AppRunner:
+    """Bodies stay as they were sent: nobody unpacks a small one that becomes huge."""
+    return web.AppRunner(
+        app,
+        access_log=None,
+        logger=_log,
+        keepalive_timeout=_KEEPALIVE_S,
+        auto_decompress=False,
+    )
 
 
 async def _tell_no_version(_: web.Request, response: web.StreamResponse) -> None:

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from tests.chaos.excuses import excuse, killed, left_on_disk, reached_nobody
+from tests.chaos.excuses import excuse, excuse_unseen, killed, left_on_disk
 from tests.chaos.findings import Finding, Verdict
 from tests.chaos.limits import beyond_limits, reached
 from tests.chaos.records import ClientCall, Evidence, Row, Served
@@ -61,7 +61,7 @@ class _Books:
 
 
 Rule = Callable[[_Books], Iterator[Finding]]
-_MAY_BE_LOST = frozenset({"unbooked", "unmeasured", "too little"})
+_MAY_BE_LOST = frozenset({"unbooked", "unmeasured", "too little", "no row"})
 
 
 def audit(evidence: Evidence) -> Verdict:
@@ -90,17 +90,18 @@ def audit(evidence: Evidence) -> Verdict:
 
 
 def _excuse(books: _Books, finding: Finding) -> str | None:
-    evidence = books.evidence
-    if finding.kind in _MAY_BE_LOST:
-        return excuse(books.asked(finding.subject), evidence.applied, evidence.terms)
-    if finding.kind == "no row":  # nobody was told its id: any call of its user may be it
-        user = evidence.served[finding.subject].user
-        theirs = [call for call in evidence.calls if call.user == user and not call.rid]
-        told = (excuse(call, evidence.applied, evidence.terms) for call in theirs)
-        if any(reached_nobody(call, evidence.applied) for call in theirs):
-            return "a whole answer in an outage, gateway killed before it had it"
-        return next(filter(None, told), None)
-    return None
+    if finding.kind not in _MAY_BE_LOST and not _is_estimate(books, finding):
+        return None
+    call = books.asked(finding.subject)
+    if call is None and finding.kind == "no row":
+        return excuse_unseen(finding.subject, books.evidence)
+    return excuse(call, books.evidence)
+
+
+def _is_estimate(books: _Books, finding: Finding) -> bool:
+    """A hold expired that was released, or corrected, later: that may be lost, and its estimate
+    stands. A call that goes out without Redis releases the hold that it may have."""
+    return finding.kind == "never served" and books.booked[finding.subject].expired
 
 
 # --- call by call ------------------------------------------------------------------------------

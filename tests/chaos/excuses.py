@@ -7,13 +7,15 @@ counted and printed; everything else is a finding.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from tests.chaos.records import Applied, ClientCall, Terms
+from tests.chaos.records import Applied, ClientCall, Evidence
 
 _FOUND_S = 1.5  # a breaker that has opened asks every 0.75 s at most
 # After a loss gateways send again as soon as they have noticed and the ledger has answered.
 _SENT_AGAIN_S = 20.0
 _CLOCKS_S = 0.5  # a client's last byte and a fault are told by different tasks of a busy machine
+_ANSWERED_S = 2.0  # clients ask for whole answers that take up to 1.5 s
 # Which faults lose what is in a socket, at their beginning or at their end; and while which ones
 # nobody hears of a loss. "silence": the machine was so busy that Redis did not answer the bench.
 _LOSE_AT_ONCE = frozenset({"kill", "empty", "cut", "half close"})
@@ -45,24 +47,49 @@ def left_on_disk(call: ClientCall, at_s: float, applied: Sequence[Applied]) -> b
 
 def reached_nobody(call: ClientCall, applied: Sequence[Applied]) -> bool:
     """Whether it may have gone out in an outage, where no lease tells of it, and its gateway was
-    killed before it had the whole answer: that leaves no row."""
+    killed before it had the whole answer, which it waits for also when its client has left: that
+    leaves no row."""
+    until_s = call.ended_s + _CLOCKS_S
+    if call.left:
+        upstream = ("upstream", f"upstream-{call.gateway}")
+        held_up = [fault for fault in applied if fault.target in upstream]
+        until_s = _put_off(call.ended_s, _ANSWERED_S, held_up)
     return not call.stream and any(
-        death.began_s <= call.ended_s + _CLOCKS_S and _in_trouble(call, death, applied)
+        death.began_s <= until_s and _in_trouble(call, death, applied)
         for death in killed(call, applied)
     )
 
 
 def _in_trouble(call: ClientCall, death: Applied, applied: Sequence[Applied]) -> bool:
     return any(
-        fault.began_s <= death.began_s and fault.ended_s + _FOUND_S >= call.begun_s
+        fault.began_s <= death.began_s and _found_s(fault, call, applied) >= call.begun_s
         for fault in between(call, applied)
     )
 
 
-def killed_with_its_socket(call: ClientCall, applied: Sequence[Applied], terms: Terms) -> bool:
+def _found_s(fault: Applied, call: ClientCall, applied: Sequence[Applied]) -> float:
+    """When the call's gateway knew at the latest that the fault was over. While it is frozen it
+    hears nothing."""
+    gateway = f"gateway-{call.gateway}"
+    asleep = [each for each in applied if each.kind == "freeze" and each.target == gateway]
+    return _put_off(fault.ended_s, _FOUND_S, asleep)
+
+
+def _put_off(from_s: float, takes_s: float, by: Sequence[Applied]) -> float:
+    """When something that begins at `from_s` is done at the latest. It begins anew after each fault
+    that finds it under way."""
+    done_s = from_s + takes_s
+    for fault in sorted(by, key=lambda each: each.began_s):
+        if fault.began_s <= done_s:
+            done_s = max(done_s, fault.ended_s + takes_s)
+    return done_s
+
+
+def killed_with_its_socket(call: ClientCall, evidence: Evidence) -> bool:
     """Within Redis's deadline after it settled the call its gateway was killed, and what it had
     sent was lost with Redis or the link. A gateway that lives on hears of the loss, or has no reply
     in time, and writes the settlement to its disk: that is never lost."""
+    applied, terms = evidence.applied, evidence.terms
     faults = between(call, applied)
     settled_s = call.ended_s + (terms.drain_s if call.left else 0.0)
     return any(
@@ -94,16 +121,30 @@ def _unheard(one_s: float, other_s: float, faults: Sequence[Applied]) -> bool:
     )
 
 
-def killed_while_redis_emptied(call: ClientCall, applied: Sequence[Applied], _: Terms) -> bool:
-    """Redis lost what it had, and the call's gateway, which remembers what is not booked yet and
-    sends it once the shard is open again, was killed before it could. What began when Redis was
-    back already was never lost: it was held there, or is on disk."""
+def killed_while_redis_emptied(call: ClientCall, evidence: Evidence) -> bool:
+    """Redis lost what it had before the drain had booked it, and the call's gateway, which
+    remembers that and sends it once the shard is open again, was killed before it could. What began
+    when Redis was back already was never lost: it was held there, or is on disk."""
     return any(
         fault.kind == "empty"
         and call.begun_s - _CLOCKS_S <= fault.ended_s
         and death.began_s <= fault.ended_s + _SENT_AGAIN_S
-        for death in killed(call, applied)
-        for fault in applied
+        and not _drained_before(call, fault.began_s, evidence)
+        for death in killed(call, evidence.applied)
+        for fault in evidence.applied
+    )
+
+
+def _drained_before(call: ClientCall, lost_s: float, evidence: Evidence) -> bool:
+    """Whether the drain was past it by then: an outbox is drained in its order, and what its user
+    settled after its hold was gone, and before Redis lost it, is booked. Of a hold that expired,
+    and is booked so, the true end came later."""
+    gone_s = evidence.gone_s.get(call.rid)
+    if gone_s is None or any(row.rid == call.rid for row in evidence.rows):
+        return False
+    return any(
+        row.kind == "usage" and row.user == call.user and gone_s < row.at_s < lost_s
+        for row in evidence.rows
     )
 
 
@@ -113,8 +154,29 @@ LOSSES = {
 }
 
 
-def excuse(call: ClientCall | None, applied: Sequence[Applied], terms: Terms) -> str | None:
+def excuse(call: ClientCall | None, evidence: Evidence) -> str | None:
     """The name of the stated loss that explains why this call is not, or not wholly, booked."""
     if call is None:
         return None
-    return next((name for name, holds in LOSSES.items() if holds(call, applied, terms)), None)
+    return next((name for name, holds in LOSSES.items() if holds(call, evidence)), None)
+
+
+def excuse_unseen(rid: str, evidence: Evidence) -> str | None:
+    """The same of a call that upstream knows and whose client was never told its id: of its user's
+    calls without one, those that were under way when the id was made may be it (RFC 9562: a
+    UUIDv7 begins with 48 bits of milliseconds)."""
+    user = evidence.served[rid].user
+    made_s = int(rid.replace("-", "")[:12], 16) / 1000
+    for call in evidence.calls:
+        if call.rid or call.user != user or not _under_way(call, made_s):
+            continue
+        if reached_nobody(call, evidence.applied):
+            return "a whole answer in an outage, gateway killed before it had it"
+        if name := excuse(replace(call, rid=rid), evidence):
+            return name
+    return None
+
+
+def _under_way(call: ClientCall, at_s: float) -> bool:
+    """Whether its gateway may have been at it then: also for long after its client left."""
+    return call.begun_s <= at_s + _CLOCKS_S and (call.left or at_s <= call.ended_s + _CLOCKS_S)

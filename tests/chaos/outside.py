@@ -39,28 +39,39 @@ FROM ledger WHERE kind IN ('usage', 'correction', 'adjustment')
 
 
 class Outside:
-    """Connections to the stores that no link can break. `leases_s` and `silences` are what `watch`
-    has seen: on a busy machine Redis, or this process, may stand still without a fault."""
+    """Connections to the stores that no link can break. `leases_s`, `gone_s` and `silences` are
+    what `watch` has seen: on a busy machine Redis, or this process, may stand still without a
+    fault."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self._redis: Any = redis.asyncio.Redis.from_url(world.redis_url, decode_responses=True)
         self.leases_s: dict[str, float] = {}
+        self.gone_s: dict[str, float] = {}
         self.silences: list[Applied] = []
 
     async def watch(self) -> None:
-        """Note the deadline of every lease, over and over. What Redis does not say is not known."""
+        """Note the deadline of every lease, over and over, and when it was gone. What Redis does
+        not say is not known."""
+        held: set[str] = set()
         while True:
             asked_s = time.time()
             with suppress(RedisError, OSError):
-                for members in await self._of_each_shard("zrange", "l", 0, -1, withscores=True):
-                    for member, deadline_ms in members:
-                        rid = member.partition(" ")[2]
-                        seen_s = self.leases_s.get(rid, 0.0)
-                        self.leases_s[rid] = max(seen_s, deadline_ms / 1000)
+                now_held = await self._held()
+                self.gone_s.update(dict.fromkeys(held - now_held, time.time()))
+                held = now_held
             await asyncio.sleep(_LOOK_EVERY_S)
             if time.time() - asked_s > _SILENT_S:
                 self.silences.append(Applied("silence", "redis", asked_s, time.time()))
+
+    async def _held(self) -> set[str]:
+        held = set()
+        for members in await self._of_each_shard("zrange", "l", 0, -1, withscores=True):
+            for member, deadline_ms in members:
+                rid = member.partition(" ")[2]
+                held.add(rid)
+                self.leases_s[rid] = max(self.leases_s.get(rid, 0.0), deadline_ms / 1000)
+        return held
 
     async def open_holds(self) -> int:
         return sum(await self._of_each_shard("zcard", "l"))

@@ -128,8 +128,8 @@ class Terms:
 @dataclass(slots=True)
 class Evidence:
     """Everything about one run. `leases_s`: the latest deadline at which each hold's lease was
-    seen. `spilled`: files with settlements that are still on a disk. `verify`: what `ledger verify`
-    printed, if it did not agree."""
+    seen; `gone_s`: when Redis was first seen without that hold. `spilled`: files with settlements
+    that are still on a disk. `verify`: what `ledger verify` printed, if it did not agree."""
 
     terms: Terms
     calls: Sequence[ClientCall] = ()
@@ -138,6 +138,7 @@ class Evidence:
     accounts: Sequence[Account] = ()
     applied: Sequence[Applied] = ()
     leases_s: Mapping[str, float] = field(default_factory=dict)
+    gone_s: Mapping[str, float] = field(default_factory=dict)
     open_holds: int = 0
     undrained_shards: int = 0
     dead_rows: int = 0

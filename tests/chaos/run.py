@@ -197,6 +197,7 @@ async def _evidence(
         accounts=await outside.accounts(list(limits)),
         applied=[*world.applied, *outside.silences],
         leases_s=outside.leases_s,
+        gone_s=outside.gone_s,
         open_holds=await outside.open_holds(),
         undrained_shards=await outside.undrained(),
         dead_rows=await outside.dead_rows(),
@@ -211,7 +212,8 @@ def _keep(evidence: Evidence, place: Path) -> None:
         for name in ("applied", "calls", "rows", "accounts"):
             kept.writelines(f"{each}\n" for each in getattr(evidence, name))
         kept.writelines(f"{rid} {served}\n" for rid, served in evidence.served.items())
-        json.dump(evidence.leases_s, kept)
+        for seen in (evidence.leases_s, evidence.gone_s):
+            kept.write(f"{json.dumps(seen)}\n")
 
 
 def _answer(call: ClientCall) -> str:

@@ -209,19 +209,60 @@ def test_of_a_call_that_went_out_without_it_no_hold_may_stand() -> None:
     assert "never served" in kinds(audit(found))
 
 
+MADE_AT_100_S = "00000001-86a0-7000-8000-000000000001"
+
+
+def unseen(call: ClientCall, **changed: Any) -> Evidence:
+    """Upstream served one call that is not booked, and this is what its user's client saw."""
+    call = replace(call, rid="", output_tokens=0, echoed=None, whole=False)
+    return evidence(calls=[call], served={MADE_AT_100_S: SERVED}, rows=[], **changed)
+
+
 def test_a_whole_answer_that_reached_nobody_has_a_row_unless_its_gateway_died_in_an_outage() -> (
     None
 ):
-    unanswered = replace(CALL, stream=False, rid="", output_tokens=0, echoed=None, whole=False)
+    unanswered = replace(CALL, stream=False)
     died = Applied("kill", "gateway-1", 101.5, 103.0)
     silent = replace(SILENT, began_s=99.0, ended_s=99.5)
-    found = evidence(calls=[unanswered], rows=[], applied=[silent, died], verify="in no row")
+    found = unseen(unanswered, applied=[silent, died], verify="in no row")
     assert audit(found).findings == []
     assert list(audit(found).excused.values()) == [1]
     for less in ([silent], [died], [silent, replace(died, target="gateway-2")]):
-        assert kinds(audit(replace(found, applied=less, verify=""))) == {"no row"}
-    stream = replace(unanswered, stream=True)
-    assert kinds(audit(replace(found, calls=[stream], verify=""))) == {"no row"}
+        assert kinds(audit(unseen(unanswered, applied=less))) == {"no row"}
+    assert kinds(audit(unseen(CALL, applied=[silent, died]))) == {"no row"}
+    before = replace(silent, began_s=90.0, ended_s=91.0)
+    asleep = Applied("freeze", "gateway-1", 90.5, 99.5)  # it hears late that Redis is back
+    assert audit(unseen(unanswered, applied=[before, asleep, died])).findings == []
+    assert kinds(audit(unseen(unanswered, applied=[before, died]))) == {"no row"}
+    left = replace(unanswered, ended_s=100.2, left=True)  # its gateway goes on without it
+    assert audit(unseen(left, applied=[silent, died])).findings == []
+    late = replace(died, began_s=102.5)
+    assert kinds(audit(unseen(left, applied=[silent, late]))) == {"no row"}
+    stuck = Applied("freeze", "upstream", 101.0, 102.0)  # it answers later
+    assert audit(unseen(left, applied=[silent, stuck, late])).findings == []
+
+
+def test_of_calls_without_an_id_only_one_that_was_under_way_explains_a_lost_one() -> None:
+    lost = [EMPTIED, KILLED]
+    assert audit(unseen(CALL, applied=lost)).findings == []
+    for begun_s, ended_s in ((101.0, 102.0), (98.0, 99.0)):
+        other = replace(CALL, begun_s=begun_s, ended_s=ended_s)
+        assert kinds(audit(unseen(other, applied=lost))) == {"no row"}
+    gone = replace(CALL, begun_s=98.0, ended_s=99.0, left=True)
+    assert audit(unseen(gone, applied=lost)).findings == []
+
+
+def test_a_call_whose_client_left_at_its_head_is_lost_as_any_other() -> None:
+    """It was told its id, so no other call of its user explains it."""
+    gone = replace(CALL, output_tokens=0, echoed=None, whole=False, left=True)
+    lost = [EMPTIED, KILLED]
+    verdict = audit(evidence(calls=[gone], rows=[], applied=lost, verify="one is not booked"))
+    assert verdict.findings == []
+    assert list(verdict.excused.values()) == [1]
+    unanswered = replace(CALL, nonce="xyz", rid="", echoed=None, gateway=2)
+    lost = [EMPTIED, replace(KILLED, target="gateway-2")]
+    found = evidence(calls=[gone, unanswered], rows=[], applied=lost)
+    assert kinds(audit(found)) == {"no row"}
 
 
 def test_a_hold_of_a_killed_gateway_ends_early_only_from_its_disk() -> None:
@@ -291,6 +332,35 @@ def test_a_call_that_its_client_left_is_settled_when_it_was_drained() -> None:
     stayed = replace(left, left=False)
     found = audit(evidence(calls=[stayed], rows=[], applied=[SWALLOWED, late]))
     assert kinds(found) == {"unbooked"}
+
+
+def test_what_the_drain_had_passed_when_redis_was_emptied_is_not_lost_by_that() -> None:
+    later = replace(ROW, event_id="r2", rid="r2", at_s=104.0)
+
+    def found(row: Row, gone_s: float = 103.0) -> set[str]:
+        lost = evidence(rows=[row], applied=[EMPTIED, KILLED], gone_s={"r1": gone_s})
+        return kinds(audit(lost)) & {"unbooked"}
+
+    assert found(later) == {"unbooked"}
+    assert not found(later, gone_s=105.0)  # it was held when that was settled
+    assert not found(replace(later, at_s=112.0))  # of the Redis that came then
+    assert not found(replace(later, user="bob"))  # perhaps of another outbox
+    assert not found(replace(later, kind="correction"))  # follows from another entry
+    expired = replace(EXPIRED, charged_tokens=100)  # its settlement came after that, and was lost
+    lost = evidence(rows=[expired, later], applied=[EMPTIED, KILLED], gone_s={"r1": 103.0})
+    assert "unmeasured" not in kinds(audit(lost))
+
+
+def test_an_estimate_stands_where_the_release_that_takes_it_back_was_lost() -> None:
+    """Nobody knew whether the hold was made: the call went out without, under another id."""
+    held = replace(EXPIRED, event_id="r0", rid="r0", charged_tokens=120)
+    found = evidence(rows=[ROW, held], applied=[EMPTIED, KILLED], verify="r0 was never served")
+    assert audit(found).findings == []
+    assert list(audit(found).excused.values()) == [1]
+    for applied in ([EMPTIED], [KILLED]):
+        assert kinds(audit(replace(found, applied=applied, verify=""))) == {"never served"}
+    measured = replace(found, rows=[ROW, replace(ROW, event_id="r0", rid="r0")], verify="")
+    assert "never served" in kinds(audit(measured))
 
 
 def test_a_double_booking_is_never_excused() -> None:

@@ -30,7 +30,9 @@ WHERE datname = current_database() AND pid <> pg_backend_pid();
 SET session_replication_role = replica;
 DELETE FROM ledger; DELETE FROM shards; DELETE FROM shard_count; DELETE FROM period_usage;
 DELETE FROM ledger_dead; DELETE FROM users; DELETE FROM api_keys; DELETE FROM audit;
-DELETE FROM packs;
+DELETE FROM tier_usage; DELETE FROM refunds; DELETE FROM packs; DELETE FROM payments;
+DELETE FROM payment_events; DELETE FROM admin_tokens; DELETE FROM admin_requests;
+DELETE FROM deliveries; DELETE FROM notifications; DELETE FROM preferences;
 """
 
 

@@ -60,6 +60,12 @@ def ask(number: int = 1, **changes: Any) -> ReserveAsk:
     return ReserveAsk(**{**wanted, **changes})
 
 
+async def reserve_lapsed(store: QuotaStore, asked: ReserveAsk) -> None:
+    """Make a hold whose lease is over at once."""
+    await store.reserve(asked)
+    await store.extend(asked.payer, asked.rid, 0, lease_ms=0)
+
+
 def settlement(number: int = 1, **changes: Any) -> Settlement:
     """A charge of 120 tokens."""
     rid = rid_of(number)

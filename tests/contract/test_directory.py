@@ -75,7 +75,9 @@ async def test_a_changed_tier_raises_the_revision(
 ) -> None:
     assert await directory.set_tier("ann", "full") == replace(ANN, tier="full", rev=2)
     assert await directory.identity_of_user("ann") == replace(ANN, tier="full", rev=2)
-    assert (await audit(pool))[1:] == [("tester", "set_tier", "ann", {"tier": "full"})]
+    assert (await audit(pool))[1:] == [
+        ("tester", "set_tier", "ann", {"tier": "full", "before": {"tier": "free"}})
+    ]
 
 
 async def test_a_calendar_is_kept_with_the_one_before_it(
@@ -90,7 +92,8 @@ async def test_a_calendar_is_kept_with_the_one_before_it(
     assert await directory.unprojected(10) == [changed]
     assert (await audit(pool))[1] == (
         "tester", "set_calendar", "ann",
-        {"anchor_day": 31, "zone": "Asia/Tokyo", "since_ms": first.since_ms},
+        {"anchor_day": 31, "zone": "Asia/Tokyo", "since_ms": first.since_ms,
+         "before": {"anchor_day": 15, "zone": "Europe/London"}},
     )  # fmt: skip
     made = await directory.create_user("bob", "free", second)
     assert made.calendar == second
@@ -106,7 +109,8 @@ async def test_a_payers_calendar_is_that_of_its_members(
     await join_team(pool, "ann", "team")
     later = LONDON.changed(1, "UTC", NOVEMBER_MS)
     await directory.set_calendar("team", later)
-    assert await directory.identity_of_user("ann") == Identity("ann", "team", "free", 2, later)
+    of_ann = Identity("ann", "team", "full", 2, later, member_rev=1)
+    assert await directory.identity_of_user("ann") == of_ann
     assert len(await audit(pool)) == 3
 
 
@@ -136,6 +140,17 @@ async def test_a_key_finds_its_user_until_it_is_revoked(
         ("create_key", {"key_id": "k1"}),
         ("revoke_key", {"key_id": "k1"}),
     ]
+
+
+async def test_a_service_key_is_told_apart_and_stands_so_in_the_audit(
+    directory: PostgresDirectory, ann: Identity, pool: Pool
+) -> None:
+    other = hashlib.sha256(b"another").digest()
+    await directory.create_key("k1", "ann", DIGEST, is_service=True)
+    await directory.create_key("k2", "ann", other)
+    assert await directory.identity_of_key(DIGEST) == replace(ANN, rev=3, is_service=True)
+    assert await directory.identity_of_key(other) == replace(ANN, rev=3)
+    assert (await audit(pool))[1][3] == {"key_id": "k1", "is_service": True}
 
 
 async def test_a_refused_key_changes_nothing(
@@ -189,18 +204,20 @@ async def test_a_members_adjustment_counts_for_both_and_is_told_to_both(
     await directory.create_user("team", "full", LONDON)
     await join_team(pool, "ann", "team")
     await directory.adjust(replace(GIFT, event_id=make_rid(2, b"0" * 10), user_id="team"))
-    assert (await directory.adjust(GIFT)).rev == 2
+    adjusted = await directory.adjust(GIFT)
+    assert (adjusted.rev, adjusted.member_rev) == (3, 2)
     of_team, of_ann = [
         await directory.entitlement("team", member, NOVEMBER_MS) for member in (None, "ann")
     ]
     assert of_team == Entitlement("team", 3, NOVEMBER_MS, 1000)
     assert of_ann == Entitlement("team", 2, NOVEMBER_MS, 500, member="ann")
-    assert [(who.user_id, who.rev) for who in await directory.unprojected(9)] == [
+    assert [(who.user_id, who.member_rev or who.rev) for who in await directory.unprojected(9)] == [
         ("ann", 2),
         ("team", 3),
     ]
     assert await directory.entitlement("team", "bob", NOVEMBER_MS) is None
-    assert await directory.entitlement("ann", None, NOVEMBER_MS) is None
+    own = await directory.entitlement("ann", None, NOVEMBER_MS)
+    assert own == Entitlement("ann", 2, NOVEMBER_MS, 0), "the account from before she joined"
     assert await directory.entitlement("bob", "ann", NOVEMBER_MS) is None
 
 
@@ -243,3 +260,18 @@ async def test_the_audit_is_append_only(pool: Pool, ann: Identity) -> None:
     for change in ("UPDATE audit SET who = 'x'", "DELETE FROM audit", "TRUNCATE audit"):
         with pytest.raises(asyncpg.RestrictViolationError, match="never edited"):
             await pool.execute(change)
+
+
+async def test_who_was_changed_lately_is_told_in_order_a_part_at_a_time(
+    directory: PostgresDirectory, pool: Pool
+) -> None:
+    for user_id in ("cy", "ann", "bob", "dan"):
+        await directory.create_user(user_id, "free", LONDON)
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute("SET LOCAL session_replication_role = replica")  # else refused
+        await connection.execute("UPDATE audit SET at = now() - interval '2 hours'")
+    assert await directory.changed_lately(3600, "", 9) == []
+    changed = [await directory.set_tier(user_id, "full") for user_id in ("ann", "bob", "dan")]
+    assert await directory.changed_lately(3600, "", 9) == changed
+    assert await directory.changed_lately(3600, "", 2) == changed[:2]
+    assert await directory.changed_lately(3600, "bob", 9) == changed[2:]

@@ -24,6 +24,7 @@ from tests.contract.quota_samples import (
     open_jobs,
     open_store,
     payer_in,
+    reserve_lapsed,
     rid_of,
     settlement,
 )
@@ -66,7 +67,7 @@ async def stand(each_url: str) -> AsyncIterator[Stand]:
 
 async def test_a_lapsed_hold_tells_all_that_its_row_needs(stand: Stand) -> None:
     tail = b'{"payer":"somebody","tag":"with  spaces \\u0000"}' + b"\n\xff"
-    await stand.store.reserve(ask(tail=tail, lease_ms=0))
+    await reserve_lapsed(stand.store, ask(tail=tail))
     await stand.store.extend(PAYER, rid_of(1), 33, 0)
     assert await stand.leases.lapsed(SHARD, 0, 10) == [
         LapsedHold(
@@ -83,7 +84,7 @@ async def test_a_lapsed_hold_tells_all_that_its_row_needs(stand: Stand) -> None:
 
 
 async def test_only_leases_whose_grace_is_over_are_found(stand: Stand) -> None:
-    await stand.store.reserve(ask(1, lease_ms=0))
+    await reserve_lapsed(stand.store, ask(1))
     await stand.store.reserve(ask(2, lease_ms=60_000))
     assert await stand.rids() == [rid_of(1)]
     assert await stand.rids(grace_ms=60_000) == []
@@ -92,7 +93,7 @@ async def test_only_leases_whose_grace_is_over_are_found(stand: Stand) -> None:
 
 
 async def test_what_was_found_is_there_until_it_is_ended(stand: Stand) -> None:
-    await stand.store.reserve(ask(lease_ms=0))
+    await reserve_lapsed(stand.store, ask())
     (lapsed,) = await stand.leases.lapsed(SHARD, 0, 10)
     assert await stand.rids() == [rid_of(1)]
     reply = await stand.store.expire(lapsed, settlement(kind="expire"))
@@ -103,7 +104,7 @@ async def test_what_was_found_is_there_until_it_is_ended(stand: Stand) -> None:
 
 async def test_a_batch_is_limited_and_takes_the_oldest_first(stand: Stand) -> None:
     for number in range(5):
-        await stand.store.reserve(ask(number, lease_ms=0))
+        await reserve_lapsed(stand.store, ask(number))
         await stand.client.zadd(KEYS.of_shard.leases, {KEYS.member(rid_of(number)): 9 - number})
     assert await stand.rids(rows_max=2) == [rid_of(4), rid_of(3)]
 
@@ -113,7 +114,7 @@ async def test_holds_of_several_accounts_are_found_in_their_shard(stand: Stand) 
     for number, payer in enumerate((PAYER, other, far)):
         if payer != PAYER:
             await bring(stand.store, payer)
-        await stand.store.reserve(ask(number, payer=payer, lease_ms=0))
+        await reserve_lapsed(stand.store, ask(number, payer=payer))
     found = await stand.leases.lapsed(SHARD, 0, 10)
     assert {hold.account for hold in found} == {account_digest(PAYER), account_digest(other)}
     assert [hold.rid for hold in await stand.leases.lapsed(1 - SHARD, 0, 10)] == [rid_of(2)]
@@ -122,7 +123,7 @@ async def test_holds_of_several_accounts_are_found_in_their_shard(stand: Stand) 
 async def test_a_hold_of_an_older_epoch_is_found_and_ended_without_freeing_anything(
     stand: Stand,
 ) -> None:
-    await stand.store.reserve(ask(1, lease_ms=0))
+    await reserve_lapsed(stand.store, ask(1))
     await stand.store.open_shard(SHARD, 2, "0-0", 0, ())
     await bring(stand.store)  # the account is new, the hold an orphan
     await stand.store.reserve(ask(2))
@@ -135,7 +136,7 @@ async def test_a_hold_of_an_older_epoch_is_found_and_ended_without_freeing_anyth
 
 
 async def test_progress_and_tail_come_from_the_last_heartbeat(stand: Stand) -> None:
-    await stand.store.reserve(ask(lease_ms=0, tail=b"h 1 2 3 4 5 6 {}"))
+    await reserve_lapsed(stand.store, ask(tail=b"h 1 2 3 4 5 6 {}"))
     for progress_tokens in (7, 9, 8):
         assert await stand.store.extend(PAYER, rid_of(1), progress_tokens, 0)
     (lapsed,) = await stand.leases.lapsed(SHARD, 0, 10)
@@ -152,8 +153,8 @@ async def test_progress_and_tail_come_from_the_last_heartbeat(stand: Stand) -> N
 async def test_a_hold_that_nobody_can_read_is_dropped_and_told(
     stand: Stand, hold: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await stand.store.reserve(ask(1, lease_ms=0))
-    await stand.store.reserve(ask(2, lease_ms=0))
+    await reserve_lapsed(stand.store, ask(1))
+    await reserve_lapsed(stand.store, ask(2))
     await stand.client.hset(KEYS.holds, rid_of(1), hold)
     assert await stand.rids() == [rid_of(2)]
     assert await stand.kept() == [rid_of(2).encode()]
@@ -163,7 +164,7 @@ async def test_a_hold_that_nobody_can_read_is_dropped_and_told(
 
 @pytest.mark.parametrize("kept", [b"v", b"d", b"x 120 3000 150 1 -", b"something newer"])
 async def test_an_ending_is_kept_although_a_lease_of_it_was_left(stand: Stand, kept: bytes) -> None:
-    await stand.store.reserve(ask(lease_ms=0))
+    await reserve_lapsed(stand.store, ask())
     await stand.client.hset(KEYS.holds, rid_of(1), kept)
     assert await stand.rids() == []
     assert await stand.client.hget(KEYS.holds, rid_of(1)) == kept
@@ -174,7 +175,7 @@ async def test_an_ending_is_kept_although_a_lease_of_it_was_left(stand: Stand, k
 async def test_a_lease_or_an_ending_without_a_name_stops_no_sweep(
     stand: Stand, name: bytes
 ) -> None:
-    await stand.store.reserve(ask(lease_ms=0))
+    await reserve_lapsed(stand.store, ask())
     await stand.client.zadd(KEYS.of_shard.leases, {name: 1})
     await stand.client.zadd(KEYS.of_shard.endings, {name: 1})
     assert await stand.rids() == [rid_of(1)]
@@ -183,8 +184,8 @@ async def test_a_lease_or_an_ending_without_a_name_stops_no_sweep(
 
 
 async def test_a_lease_without_its_hold_is_removed(stand: Stand) -> None:
-    await stand.store.reserve(ask(1, lease_ms=0))
-    await stand.store.reserve(ask(2, lease_ms=0))
+    await reserve_lapsed(stand.store, ask(1))
+    await reserve_lapsed(stand.store, ask(2))
     await stand.client.hdel(KEYS.holds, rid_of(1))
     assert await stand.rids() == [rid_of(2)]
     assert await stand.leases.count(SHARD) == 1
@@ -196,7 +197,7 @@ async def test_a_lease_without_its_hold_is_removed(stand: Stand) -> None:
 async def keep_one_of_each(stand: Stand) -> None:
     """1 released unseen, 2 expired, 3 booked late, 4 still open."""
     await (await stand.store.settle(settlement(1, kind="release")))
-    await stand.store.reserve(ask(2, lease_ms=0))
+    await reserve_lapsed(stand.store, ask(2))
     (lapsed,) = await stand.leases.lapsed(SHARD, 0, 10)
     await stand.store.expire(lapsed, settlement(2, kind="expire"))
     assert (await (await stand.store.settle(settlement(3, epoch=0)))).code is SettleCode.LATE

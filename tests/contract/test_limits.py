@@ -82,7 +82,7 @@ class Stand:
 
     def share(self, tokens: int, tier: str = "free") -> None:
         """Hand out a share of a capped tier, as the jobs do."""
-        fields: dict[Any, Any] = {"e": 1, "p": STARTS_MS, "s": 0, "h": 0, "c": tokens}
+        fields: dict[Any, Any] = {"e": 1, "p": STARTS_MS, "s": 0, "h": 0, "c": tokens, "r": 1}
         self.client.hset(tier_key(tier, SHARD), mapping=fields)
 
     def of_tier(self, tier: str = "free") -> list[int]:
@@ -405,7 +405,7 @@ WIDE = {
 def any_limits(chance: random.Random, tight: str) -> tuple[Limits, int]:
     """Every limit, one of them tight; and the tier's share."""
     ranges = WIDE | {tight: TIGHT[tight][0]}
-    found = {name: chance.choice(choices) for name, choices in ranges.items()}
+    found: dict[str, Any] = {name: chance.choice(choices) for name, choices in ranges.items()}
     share = found.pop("share")
     return Limits(**found, tier_period_start_ms=STARTS_MS), share
 

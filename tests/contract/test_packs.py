@@ -16,6 +16,7 @@ from gateway.adapters.postgres.directory import PostgresDirectory
 from gateway.adapters.postgres.ledger import PostgresLedger
 from gateway.core.event import PackSplit
 from gateway.core.identity import Identity
+from gateway.core.overrides import Overrides
 from gateway.core.period import Calendar
 from gateway.core.quota.entitle import PACKS_MAX, LedgerSums, Pack
 from gateway.core.rid import make_rid
@@ -270,7 +271,9 @@ async def test_a_members_pack_is_the_payers_and_members_have_none(
     await join_team(pool, "ann", "team")
     assert (await directory.credit_pack(CREDIT)).rev == 2
     assert await directory.identity_of_user("team") == replace(team, rev=2)
-    await directory.set_tier("ann", "free")
+    with pytest.raises(Conflict, match="a team's tier and period are its own"):
+        await directory.set_tier("ann", "free")
+    await directory.set_limits("ann", Overrides(tokens=5))
     await ledger.book(
         [
             sample_row("1-0", payer="team", pack_split=(("p-1", 20),), from_packs=20),

@@ -35,6 +35,7 @@ from tests.contract.quota_samples import (
     open_jobs,
     open_store,
     payer_in,
+    reserve_lapsed,
     rid_of,
     settlement,
 )
@@ -318,7 +319,7 @@ async def test_a_release_frees_without_an_event(stand: Stand) -> None:
 
 
 async def test_a_lapsed_hold_expires_and_a_late_settlement_corrects_it(stand: Stand) -> None:
-    await stand.store.reserve(ask(lease_ms=0))
+    await reserve_lapsed(stand.store, ask())
     lapsed = await stand.lapsed()
     ending = settlement(kind="expire", charged_tokens=130, cost_nano_gbp=9)
     assert (await stand.store.expire(lapsed, ending)).code is SettleCode.SETTLED
@@ -332,7 +333,7 @@ async def test_a_lapsed_hold_expires_and_a_late_settlement_corrects_it(stand: St
 
 async def test_a_release_that_comes_after_the_expiry_takes_all_of_it_back(empty: Stand) -> None:
     await bring(empty.store, packs=PACKS)
-    await empty.store.reserve(ask(lease_ms=0, limits=Limits(60)))
+    await reserve_lapsed(empty.store, ask(limits=Limits(60)))
     lapsed, ending = await empty.lapsed(), settlement(kind="expire", charged_tokens=200)
     assert (await empty.store.expire(lapsed, ending)).from_packs == 140
     nothing = structs.replace(ending, kind="release", charged_tokens=0, cost_nano_gbp=0)
@@ -344,7 +345,7 @@ async def test_a_release_that_comes_after_the_expiry_takes_all_of_it_back(empty:
 
 
 async def test_a_hold_whose_lease_runs_does_not_expire(stand: Stand) -> None:
-    await stand.store.reserve(ask(lease_ms=0))
+    await reserve_lapsed(stand.store, ask())
     lapsed = await stand.lapsed()
     assert await stand.store.extend(PAYER, rid_of(1), 17, 60_000)
     ending = settlement(kind="expire")

@@ -202,6 +202,8 @@ async def test_a_replica_that_takes_over_is_compared_before_it_is_used(
         )
         until(lambda: replica.client.info("replication").get("master_link_status") == "up", "link")
         assert (await store.reserve(ask(1))).hold_tokens == 150
+        # WAIT is about what its own connection wrote; that comes after the hold.
+        owner.client.set(f"{shard_keys(SHARD).meta}:written", 1)
         assert owner.client.wait(1, 5000) == 1
         owner.kill()
         async with asyncio.timeout(30):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import asyncpg
 import pytest
 
-from gateway.adapters.postgres.connection import Pool
+from gateway.adapters.postgres import shard_lock
+from gateway.adapters.postgres.connection import TIMEOUTS, Pool
 from gateway.adapters.postgres.directory import PostgresDirectory
 from gateway.adapters.postgres.ledger import PostgresLedger
 from gateway.core.quota.entitle import LedgerSums
@@ -183,6 +185,16 @@ async def test_a_drainer_sees_that_its_lock_is_lost(
     second.unlock_shards()
     await become_drainer(ledger)
     ledger.unlock_shards()
+
+
+async def test_a_drainer_that_stands_still_is_not_waited_for(
+    ledger: PostgresLedger, second: PostgresLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection stays, as that of a frozen process does, or of a machine that is gone."""
+    monkeypatch.setattr(shard_lock, "TIMEOUTS", replace(TIMEOUTS, drainer_idle_ms=100))
+    assert await ledger.lock_shards(16)
+    await become_drainer(second)
+    await until(lambda: asyncio.sleep(0, ledger.lock_lost()))
 
 
 async def test_another_number_of_shards_is_refused(

@@ -10,6 +10,7 @@ from gateway.adapters.upstream import answer, session
 from gateway.ports.upstream import UpstreamBroke, UpstreamHead
 from tests.contract.upstream_calls import OpenTo, asked, send
 from tests.contract.upstream_server import Reply, chunked, http, serving
+from tests.fakes.upstream import chunks
 
 
 async def test_of_an_answer_s_headers_only_those_listed_come_back(open_to: OpenTo) -> None:
@@ -103,7 +104,7 @@ async def test_a_stream_comes_as_it_arrives(open_to: OpenTo) -> None:
     async with serving(first).running() as server, open_to(server.url) as upstream:
         answer = await send(upstream)
         assert answer.head.content_type == "text/event-stream"
-        assert await asyncio.wait_for(anext(answer.chunks()), 10) == b"data: 1\n\n"
+        assert await asyncio.wait_for(anext(chunks(answer)), 10) == b"data: 1\n\n"
         await answer.close()
 
 
@@ -113,8 +114,8 @@ async def test_a_body_beyond_the_bound_is_refused(
     for adapter in (answer, session):
         monkeypatch.setattr(adapter, "BODY_BYTES_MAX", 1000)
     bodies = (http(b"x" * 1000), http(b"x" * 1001), chunked(b"x" * 600, b"y" * 600))
-    async with serving(*bodies).running() as server, open_to(server.url) as upstream:
+    async with serving(*bodies).running() as server, open_to(server.url, idle_s=3600) as upstream:
         assert len((await asked(upstream))[1]) == 1000
-        for _ in range(2):
+        for _ in range(2):  # at once: nobody waits for more of what is too much already
             with pytest.raises(UpstreamBroke, match="larger"):
                 await asked(upstream)

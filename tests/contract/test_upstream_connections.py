@@ -9,6 +9,7 @@ import pytest
 from gateway.ports.upstream import UpstreamBroke
 from tests.contract.upstream_calls import OpenTo, asked, idle, send, until
 from tests.contract.upstream_server import Reply, Then, chunked, http, serving
+from tests.fakes.upstream import chunks
 
 
 async def test_a_body_read_to_its_end_gives_its_connection_back(open_to: OpenTo) -> None:
@@ -26,7 +27,7 @@ async def test_a_body_that_was_not_read_to_its_end_takes_its_connection_with_it(
     half = Reply(chunked(b"data: 1\n\n"))
     async with serving(half, http()).running() as server, open_to(server.url) as upstream:
         answer = await send(upstream)
-        await anext(answer.chunks())
+        await anext(chunks(answer))
         await answer.close()
         assert (await asked(upstream))[1] == b"{}"
     assert server.connections == 2

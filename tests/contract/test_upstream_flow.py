@@ -11,10 +11,12 @@ import pytest
 from gateway.adapters.upstream.answer import BUFFER_BYTES_MAX, Answer
 from gateway.adapters.upstream.connection import PIECE_BYTES
 from gateway.adapters.upstream.direct import DirectUpstream
+from gateway.ports.answer import ClientGone
 from gateway.ports.tasks import spawn
 from gateway.ports.upstream import UpstreamAnswer, UpstreamBroke, UpstreamSilent
 from tests.contract.upstream_calls import OpenTo, asked, direct, idle, only_connection, send, until
 from tests.contract.upstream_server import Reply, chunked, http, serving
+from tests.fakes.upstream import chunks
 
 # aiohttp's client would rather have a file.
 pytestmark = pytest.mark.filterwarnings("ignore:Sending a large body")
@@ -62,7 +64,7 @@ async def test_an_answer_that_begins_before_the_request_was_read_has_the_rest_se
     early = Reply(chunked(b"so far"), "hang", early=True)
     async with serving(early).running() as server, direct(server.url) as upstream:
         answer = await send(upstream, LARGE)
-        assert await anext(answer.chunks()) == b"so far"
+        assert await anext(chunks(answer)) == b"so far"
         transport = only_connection(upstream)._transport
         await until(lambda: not transport.get_write_buffer_size())
         await answer.close()
@@ -79,7 +81,7 @@ async def test_a_slow_client_holds_its_upstream_back_and_is_not_taken_for_silenc
         assert answer._size <= 3 * BUFFER_BYTES_MAX
         for _ in range(100):
             upstream.wheel.advance()
-        body = b"".join([data async for data in answer.chunks()])
+        body = b"".join([data async for data in chunks(answer)])
         assert body == LARGE
         assert not connection._is_paused
         assert (await asked(upstream))[1] == b"next"
@@ -107,9 +109,51 @@ async def test_what_came_since_the_last_look_comes_as_one() -> None:
             server.writers[0].write(b"1\r\n" + text + b"\r\n")
             come += 6
             await until(partial(has_come, answer, come))
-        assert await anext(answer.chunks()) == b"123"
+        assert await anext(chunks(answer)) == b"123"
         server.writers[0].write(b"0\r\n\r\n")
-        assert [data async for data in answer.chunks()] == []
+        assert [data async for data in chunks(answer)] == []
+
+
+async def test_who_objects_to_a_piece_or_has_enough_may_pour_on(open_to: OpenTo) -> None:
+    taken: list[bytes] = []
+
+    def take(data: bytes) -> bool:
+        taken.append(data)
+        if data == b"2":
+            raise ClientGone
+        return data != b"3"
+
+    held = Reply(chunked(b"1"), "hang")
+    async with serving(held).running() as server, open_to(server.url) as upstream:
+        answer = await send(upstream)
+        pouring = asyncio.ensure_future(answer.pour(take))
+        await until(lambda: bool(taken))
+        server.writers[0].write(b"1\r\n2\r\n")
+        with pytest.raises(ClientGone):
+            await pouring
+        server.writers[0].write(b"1\r\n3\r\n")
+        assert not await answer.pour(take)
+        server.writers[0].write(b"1\r\n4\r\n0\r\n\r\n")
+        assert await answer.pour(take)
+    assert taken == [b"1", b"2", b"3", b"4"]
+
+
+async def test_what_came_with_what_is_no_answer_is_poured_before_the_trouble_is_told() -> None:
+    taken: list[bytes] = []
+
+    def take(data: bytes) -> bool:
+        taken.append(data)
+        return True
+
+    held = Reply(chunked(b"1"), "hang")
+    async with serving(held).running() as server, direct(server.url) as upstream:
+        answer = await send(upstream)
+        pouring = asyncio.ensure_future(answer.pour(take))
+        await until(lambda: bool(taken))
+        server.writers[0].write(b"1\r\n2\r\nnone\r\n")
+        with pytest.raises(UpstreamBroke):
+            await pouring
+    assert taken == [b"1", b"2"]
 
 
 # --- given up ----------------------------------------------------------------------------------
@@ -120,7 +164,7 @@ async def whole(answer: UpstreamAnswer) -> None:
 
 
 async def in_chunks(answer: UpstreamAnswer) -> None:
-    async for _ in answer.chunks():
+    async for _ in chunks(answer):
         pass
 
 
@@ -177,9 +221,9 @@ async def test_an_answer_that_was_dropped_says_so() -> None:
     async with serving(half).running() as server, direct(server.url) as upstream:
         answer = await send(upstream)
         await answer.close()
-        assert await anext(answer.chunks()) == b"data: 1\n\n"
+        assert await anext(chunks(answer)) == b"data: 1\n\n"
         with pytest.raises(UpstreamBroke, match="given up"):
-            await anext(answer.chunks())
+            await anext(chunks(answer))
 
 
 async def test_closing_the_adapter_ends_the_calls_that_are_open() -> None:

@@ -29,6 +29,7 @@ from tests.contract.upstream_calls import (
     until,
 )
 from tests.contract.upstream_server import Reply, Server, chunked, http, serving
+from tests.fakes.upstream import chunks
 
 
 async def opened(server: Server, idle_s: float = 30.0) -> DirectUpstream:
@@ -84,12 +85,12 @@ async def test_whatever_comes_ends_the_silence() -> None:
     async with serving(Reply(chunked(b"0"))).running() as server:
         upstream = await opened(server, idle_s=3)
         answer = await send(upstream)
-        chunks = answer.chunks()
+        pieces = chunks(answer)
         for text in (b"0", b"1", b"2", b"3"):
-            assert await anext(chunks) == text
+            assert await anext(pieces) == text
             advance(upstream.wheel, 3)
             server.writers[0].write(b"1\r\n%d\r\n" % (int(text) + 1))
-        assert await anext(chunks) == b"4"
+        assert await anext(pieces) == b"4"
         await answer.close()
         await upstream.close()
 

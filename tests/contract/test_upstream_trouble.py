@@ -16,6 +16,7 @@ from gateway.ports.upstream import (
 )
 from tests.contract.upstream_calls import KEY, OpenTo, send, silence, trouble, until
 from tests.contract.upstream_server import Reply, Then, chunked, closed_port, serving
+from tests.fakes.upstream import chunks
 
 
 async def test_a_closed_port_is_out_of_reach(open_to: OpenTo) -> None:
@@ -80,7 +81,7 @@ async def test_what_came_before_the_trouble_is_not_lost(open_to: OpenTo) -> None
 
 
 async def read_into(got: list[bytes], answer: UpstreamAnswer) -> None:
-    async for data in answer.chunks():
+    async for data in chunks(answer):
         got.append(data)
 
 

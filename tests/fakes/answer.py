@@ -38,9 +38,12 @@ class RecordedAnswer:
         self._call("begin")
         self.head = head
 
-    async def write(self, data: bytes) -> None:
+    def push(self, data: bytes) -> bool:
         self._call("write")
         self.written.append(data)
+        return True
+
+    async def caught_up(self) -> None: ...
 
     async def end(self) -> None:
         self._call("end")

@@ -35,6 +35,7 @@ from gateway.flow.accounts import Accounts
 from gateway.flow.admit import Admission, Call, Stores
 from gateway.flow.estimate import Estimator
 from gateway.flow.exchange import Exchange
+from gateway.flow.first_refusals import FirstRefusals
 from gateway.flow.hydrate import Hydrator
 from gateway.flow.identify import Identities
 from gateway.flow.open_holds import OpenHolds
@@ -52,6 +53,7 @@ from tests.fakes.clock import HandClock
 from tests.fakes.kept_answers import TroubledAnswers
 from tests.fakes.ledger import FakeDirectory, FakeLedger
 from tests.fakes.metrics import SeenMetrics
+from tests.fakes.notices import SeenNotices
 from tests.fakes.store import SHARDS, FakeStores, TroubledStore, fake_stores
 from tests.fakes.upstream import ScriptedAnswer, ScriptedUpstream
 
@@ -130,7 +132,7 @@ class FlowRig:
         self.terms = terms
         self.redis = stores
         self.store: TroubledStore = stores.store
-        self.clock, self.metrics = HandClock(), SeenMetrics()
+        self.clock, self.metrics, self.notices = HandClock(), SeenMetrics(), SeenNotices()
         self.directory = FakeDirectory()
         self.ledger = FakeLedger(self.directory)
         self.recent, self.state_dir = RecentSettlements(), state_dir
@@ -147,8 +149,7 @@ class FlowRig:
         )
         self.open_holds = OpenHolds(self.store, self.shards, self.settlements, terms, self.clock)
         self.accounts = Accounts(self.directory, self.store, self.hydrator, terms.plan, self.clock)
-        self.upstream = ScriptedUpstream()
-        self.tokenizer = CharTokenizer()
+        self.upstream, self.tokenizer = ScriptedUpstream(), CharTokenizer()
         self.prompts = PromptCounter(self.tokenizer)
         self.services = RelayServices(
             settlements=self.settlements,
@@ -156,6 +157,7 @@ class FlowRig:
             drains=Drains(terms.drains_max),
             terms=terms,
         )
+        self.first_refusals = FirstRefusals(self.notices)
         parts = Stores(
             store=self.store,
             directory=self.directory,
@@ -163,6 +165,7 @@ class FlowRig:
             hydrator=self.hydrator,
             identities=self.identities,
             settlements=self.settlements,
+            first_refusals=self.first_refusals,
         )
         self.admission = Admission(parts, terms, self.prompts, self.clock)
         self.exchange = Exchange(
@@ -190,11 +193,9 @@ class FlowRig:
         return (await self.accounts.create_key(user_id, PEPPER)).key
 
     async def member(self, user_id: str, payer: str) -> str:
-        """A new user who spends from another's account, and the user's key. Both are at the same
-        revision: an identity knows only its own."""
+        """A new user who spends from another's account, and the user's key."""
         key = await self.user(user_id)
-        team = self.directory.people[payer]
-        self.directory.people[user_id] = replace(team, user_id=user_id)
+        self.directory.people[user_id] = replace(self.directory.people[user_id], payer=payer)
         return key
 
     def call(self, key: str, route: Route = CHAT, **body: Any) -> Call:
@@ -208,7 +209,7 @@ class FlowRig:
         return Call(
             rid=make_rid(self.clock.now_ms(), self._rids.to_bytes(10, "big")),
             route=route,
-            key_digest=self.identities.digest(key),
+            credential=self.identities.credential(key),
             request=JUDGES[route.name](raw),
             body_bytes=len(raw),
             received_s=self.clock.monotonic_s(),

@@ -19,18 +19,21 @@ from gateway.ports.ledger import (
     TakeBack,
     Watermark,
 )
+from tests.fakes.doubles import counted_twice
 
 _UNKNOWN = Cursor(0, "0-0", "")
 
 
 class FakeDirectory:
     """Fulfils ports.directory.Directory. `asked` counts the look-ups of keys. Packs have no end
-    here: there is no clock. A test makes a member of a team by writing to `people`."""
+    here: there is no clock. `people` has each user's own row; a test makes a member of a team by
+    writing to it."""
 
     def __init__(self) -> None:
         self.people: dict[str, Identity] = {}
         self.keys: dict[bytes, str] = {}
         self.key_ids: dict[str, bytes] = {}
+        self.services: set[bytes] = set()
         self.adjustments: dict[str, Adjustment] = {}
         self.credits: dict[str, PackCredit] = {}
         self.spent: dict[str, int] = {}
@@ -46,18 +49,24 @@ class FakeDirectory:
     async def identity_of_key(self, digest: bytes) -> Identity | None:
         self.asked += 1
         self._reach()
-        return self.people.get(self.keys.get(digest, ""))
+        found = self._identity(self.keys.get(digest, ""))
+        return found and replace(found, is_service=digest in self.services)
 
     async def identity_of_user(self, user_id: str) -> Identity | None:
         self._reach()
-        return self.people.get(user_id)
+        return self._identity(user_id)
+
+    async def as_payer(self, user_id: str) -> Identity | None:
+        self._reach()
+        row = self.people.get(user_id)
+        return row and replace(row, payer=user_id)
 
     async def entitlement(
         self, payer: str, member: str | None, period_start_ms: int
     ) -> Entitlement | None:
         self._reach()
         identity = self.people.get(member or payer)
-        if identity is None or identity.payer != payer:
+        if identity is None or (member is not None and identity.payer != payer):
             return None
         return Entitlement(
             payer,
@@ -68,11 +77,13 @@ class FakeDirectory:
             member,
         )
 
-    async def create_user(self, user_id: str, tier: str, calendar: Calendar) -> Identity:
+    async def create_user(
+        self, user_id: str, tier: str, calendar: Calendar, email: str | None = None
+    ) -> Identity:
         self._reach()
         if user_id in self.people:
             raise Conflict(f"user {user_id} exists")
-        self.people[user_id] = Identity(user_id, user_id, tier, 1, calendar)
+        self.people[user_id] = Identity(user_id, user_id, tier, 1, calendar, email=email)
         return self.people[user_id]
 
     async def set_calendar(self, user_id: str, calendar: Calendar) -> Identity:
@@ -97,12 +108,22 @@ class FakeDirectory:
     async def set_tier(self, user_id: str, tier: str) -> Identity:
         return self._change(user_id, tier)
 
+    async def claim_tier(self, user_id: str, tier: str, claimed_ms: int) -> Identity:
+        if self._person(user_id).tier_set_ms >= claimed_ms:
+            return self.people[user_id]
+        self._change(user_id, tier)
+        self.people[user_id] = replace(self.people[user_id], tier_set_ms=claimed_ms)
+        return self.people[user_id]
+
     async def adjust(self, adjustment: Adjustment) -> Identity:
         self.adjustments[adjustment.event_id] = adjustment
         return self._change(adjustment.user_id, with_payer=True)
 
-    async def create_key(self, key_id: str, user_id: str, digest: bytes) -> Identity:
+    async def create_key(
+        self, key_id: str, user_id: str, digest: bytes, is_service: bool = False
+    ) -> Identity:
         self.keys[digest] = user_id
+        self.services |= {digest} if is_service else set()
         self.key_ids[key_id] = digest
         return self._change(user_id)
 
@@ -114,7 +135,12 @@ class FakeDirectory:
     async def unprojected(self, rows_max: int) -> Sequence[Identity]:
         self._reach()
         waiting = [who for who in self.people.values() if who.rev > self.rev_projected(who.user_id)]
-        return waiting[:rows_max]
+        return [self._identity(who.user_id) or who for who in waiting[:rows_max]]
+
+    async def changed_lately(self, within_s: int, after: str, rows_max: int) -> Sequence[Identity]:
+        self._reach()
+        found = [who for user_id, who in sorted(self.people.items()) if user_id > after]
+        return found[:rows_max]
 
     async def mark_projected(self, user_id: str, rev: int) -> None:
         self._reach()
@@ -156,6 +182,16 @@ class FakeDirectory:
         ]
         return tuple(sorted(told, key=lambda pack: (pack.ends_ms, pack.pack_id)))
 
+    def _identity(self, user_id: str) -> Identity | None:
+        """The user's row beside its payer's, as the view `identities` has it."""
+        row = self.people.get(user_id)
+        payer = row and self.people.get(row.payer)
+        if row is None or payer is None or row.member is None:
+            return row
+        return replace(
+            row, tier=payer.tier, rev=payer.rev, calendar=payer.calendar, member_rev=row.rev
+        )
+
     def _person(self, user_id: str) -> Identity:
         self._reach()
         if user_id not in self.people:
@@ -180,7 +216,8 @@ class FakeLedger:
         self.rows: dict[str, LedgerRow] = {}
         self.buried: list[DeadEntry] = []
         self.at: dict[int, Cursor] = {}
-        self.leads = True
+        self.leads = True  # nobody else does
+        self.locked = False
         self.away = False
         self.refuse_books = 0
         self.sums_asked = 0
@@ -197,13 +234,14 @@ class FakeLedger:
 
     async def lock_shards(self, shards: int) -> bool:
         self._reach()
-        return self.leads
+        self.locked = self.leads
+        return self.locked
 
     def lock_lost(self) -> bool:
-        return not self.leads
+        return not self.locked
 
     def unlock_shards(self) -> None:
-        self.leads = False
+        self.locked = False
 
     async def cursors(self) -> dict[int, Cursor]:
         self.cursors_asked += 1
@@ -222,24 +260,22 @@ class FakeLedger:
         if self.refuse_books:
             self.refuse_books -= 1
             raise LedgerUnavailable("the ledger went away between read and commit")
-        booked, new, doubles = dict(self.rows), [], []
-        for row in rows:
-            known = booked.get(row.event_id)
-            if known is None:
-                booked[row.event_id] = row
+        known = {(row.event_id, row.period_ms): row for row in self.rows.values()}
+        corrections, too_much = counted_twice(known, rows)
+        if too_much:
+            await take_back(too_much)
+        new = []
+        for row in (*rows, *corrections):
+            if self.rows.setdefault(row.event_id, row) is row:
                 new.append(row)
-            elif (known.epoch, known.stream_id) != (row.epoch, row.stream_id):
-                doubles.append(row)
-        if doubles:
-            await take_back(doubles)
-        self.rows = booked
         for row in new:
             for pack_id, tokens in row.pack_split:
                 self._directory.spent[pack_id] = self._directory.spent.get(pack_id, 0) + tokens
         new_dead = [entry for entry in dead if entry not in self.buried]
         self.buried += new_dead
         self._pass_by(rows, dead)
-        return BookReply(new, len(rows) - len(new), len(new_dead))
+        repeated = len(rows) + len(corrections) - len(new)
+        return BookReply(new, repeated, len(new_dead))
 
     def _pass_by(self, rows: Sequence[LedgerRow], dead: Sequence[DeadEntry]) -> None:
         read = [(row.shard, row.epoch, row.stream_id) for row in rows]

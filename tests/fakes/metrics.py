@@ -79,3 +79,6 @@ class SeenMetrics:
 
     def epoch(self, shard: int, epoch: int) -> None:
         self.seen.append(("epoch", shard, epoch))
+
+    def notified(self, kind: str, state: str) -> None:
+        self.seen.append(("notified", kind, state))

@@ -241,8 +241,12 @@ class TroubledStore:
     async def epochs(self) -> dict[int, int]:
         return await self._pass("epochs", self._store.epochs())
 
-    async def has_event(self, shard: int, stream_id: str) -> bool:
-        return await self._pass("has_event", self._store.has_event(shard, stream_id))
+    async def has_event(self, shard: int, stream_id: str, is_booked: bool) -> bool:
+        call = self._store.has_event(shard, stream_id, is_booked)
+        return await self._pass("has_event", call)
+
+    async def known(self, calls: Sequence[tuple[str, str]]) -> Sequence[bool]:
+        return await self._pass("known", self._store.known(calls))
 
     async def shard_state(self, shard: int) -> ShardState:
         return await self._pass("shard_state", self._store.shard_state(shard))

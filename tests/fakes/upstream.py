@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
-from gateway.ports.upstream import UpstreamCall, UpstreamHead
+from gateway.ports.upstream import Take, UpstreamAnswer, UpstreamCall, UpstreamHead
 
 Piece = bytes | Exception | asyncio.Event
 """Bytes are sent, an exception is raised, an event is waited for."""
@@ -22,7 +22,7 @@ class ScriptedAnswer:
         relayed: tuple[tuple[str, str], ...] = (),
         retry_after: str | None = None,
     ) -> None:
-        self._pieces = pieces
+        self._rest = iter(pieces)
         self._head = UpstreamHead(status, content_type, retry_after, "req_up", relayed)
         self.given = 0
         self.closed = 0
@@ -32,20 +32,38 @@ class ScriptedAnswer:
         return self._head
 
     async def read(self) -> bytes:
-        return b"".join([data async for data in self.chunks()])
+        return b"".join([data async for data in chunks(self)])
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        for piece in self._pieces:
+    async def pour(self, take: Take) -> bool:
+        for piece in self._rest:
             self.given += 1
             if isinstance(piece, asyncio.Event):
                 await piece.wait()
             elif isinstance(piece, Exception):
                 raise piece
             else:
-                yield piece
+                await self.arrives()
+                if not take(piece):
+                    return False
+        return True
+
+    async def arrives(self) -> None:
+        """What a piece takes on its way."""
 
     async def close(self) -> None:
         self.closed += 1
+
+
+async def chunks(answer: UpstreamAnswer) -> AsyncIterator[bytes]:
+    """What comes, each piece when it is asked for."""
+    come: list[bytes] = []
+
+    def take(data: bytes) -> bool:
+        come.append(data)
+        return False
+
+    while not await answer.pour(take):
+        yield come.pop()
 
 
 def stream(*pieces: Piece) -> ScriptedAnswer:

@@ -15,7 +15,10 @@ from typing import Any
 import openai
 import pytest
 
-from tests.gateway.running_gateway import MakeGateway, RunningGateway
+from tests.fakes.issuer import jwk, key_set
+from tests.fakes.key_server import KeyServer, key_server
+from tests.gateway.identity_settings import identity
+from tests.gateway.running_gateway import MakeGateway, RunningGateway, running_gateway
 from tests.gateway.standin_process import StandInProcess
 
 
@@ -45,14 +48,10 @@ def other_stand_in() -> Iterator[StandInProcess]:
 @pytest.fixture(scope="session")
 def gateway(stand_in: StandInProcess) -> Iterator[RunningGateway]:
     """The one that tests share. After all of them Redis, ledger and upstream must agree."""
-    with tempfile.TemporaryDirectory(prefix="qg-") as place:
-        running = RunningGateway(Path(place), stand_in)
-        try:
-            yield running.start()
-            verdict = running.cli("ledger", "verify", "--upstream", stand_in.url)
-            assert verdict["open_holds"] == 0
-        finally:
-            running.end()
+    with running_gateway(stand_in) as running:
+        yield running
+        verdict = running.cli("ledger", "verify", "--upstream", stand_in.url)
+        assert verdict["open_holds"] == 0
 
 
 @pytest.fixture(scope="session")
@@ -68,12 +67,25 @@ def impatient(other_stand_in: StandInProcess) -> Iterator[RunningGateway]:
         "plan": {"tiers": {"free": {"limits": {"models": ["gpt-4o-mini"]}}}},
         "refusal": {"upgrade_url": "https://example.test/upgrade"},
     }
-    with tempfile.TemporaryDirectory(prefix="qg-") as place:
-        running = RunningGateway(Path(place), other_stand_in, changes)
-        try:
-            yield running.start()
-        finally:
-            running.end()
+    with running_gateway(other_stand_in, changes) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def issuer_keys() -> Iterator[KeyServer]:
+    """Where the issuer of `signed_in` publishes two keys."""
+    with key_server() as server:
+        server.answer = key_set(jwk("RS256", "rsa"), jwk("ES256", "ec"))
+        yield server
+
+
+@pytest.fixture(scope="session")
+def signed_in(other_stand_in: StandInProcess, issuer_keys: KeyServer) -> Iterator[RunningGateway]:
+    """One that knows callers by token, under a secret and under published keys, and by the header
+    of a front at 127.0.0.1."""
+    changes = {"identity": identity(issuer_keys.url)}
+    with running_gateway(other_stand_in, changes) as running:
+        yield running
 
 
 @pytest.fixture

@@ -24,10 +24,17 @@ from urllib.parse import urlencode
 FOLDER = Path(__file__).parents[1] / "node"
 _WAIT_S = 60.0
 # Without the last of these, Chromium looks for its maker's servers at every start.
-_FLAGS = (
+FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
+
+
+def chromium() -> str:
+    """The program. Tests ask `require` first."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    assert found is not None
+    return found
 
 
 class _Files(SimpleHTTPRequestHandler):
@@ -58,14 +65,18 @@ class PageServer:
 
     def told_by(self, page: str, **parameters: str) -> Any:
         """Open the page in a Chromium of its own; what it posts."""
-        chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-        assert chromium is not None
         with tempfile.TemporaryDirectory(
             prefix="qg-chromium-", ignore_cleanup_errors=True
         ) as profile:
             url = f"{self.origin}/{page}?{urlencode(parameters)}"
             process = subprocess.Popen(
-                [chromium, *_FLAGS, f"--user-data-dir={profile}", "--remote-debugging-port=0", url],
+                [
+                    chromium(),
+                    *FLAGS,
+                    f"--user-data-dir={profile}",
+                    "--remote-debugging-port=0",
+                    url,
+                ],
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
@@ -82,7 +93,7 @@ def serving_pages() -> Iterator[PageServer]:
     """Serve the folder on a free port of this machine."""
     results: Queue[Any] = Queue()
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Files, results=results))
-    thread = Thread(target=server.serve_forever, daemon=True)
+    thread = Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         yield PageServer(server.server_address[1], results)

@@ -13,11 +13,12 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -36,6 +37,7 @@ from gateway.config import Settings, load
 from tests.gateway.loopback import Reply, ask
 from tests.gateway.standin_process import UPSTREAM_KEY, StandInProcess
 from tests.gateway.waiting_for import until
+from tests.new_ledger import put_new_ledger
 
 ROOT = Path(__file__).resolve().parents[2]
 T = TypeVar("T")
@@ -81,7 +83,9 @@ def _name_of(pid: int) -> str:
 
 
 class RunningGateway:
-    """One gateway over one state directory; it may be stopped, killed and started again."""
+    """One gateway over one state directory; it may be stopped, killed and started again.
+
+    It begins with a ready-made empty ledger, unless it is told to make its own."""
 
     def __init__(
         self, place: Path, stand_in: StandInProcess, changes: Mapping[str, Any] | None = None
@@ -96,6 +100,7 @@ class RunningGateway:
             kept.pop(name, None)
         if "QUOTA_EMBEDDED" in os.environ:
             kept["QUOTA_EMBEDDED"] = os.environ["QUOTA_EMBEDDED"]
+        self.has_ready_made_ledger = True
         self.environment = {**kept, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
         self.settings: Settings = load(self.config, self.environment)
         self._process: subprocess.Popen[bytes] | None = None
@@ -138,6 +143,8 @@ class RunningGateway:
 
     def start(self, *options: str) -> RunningGateway:
         """`serve` until it says that traffic is accepted."""
+        if self.has_ready_made_ledger and self.settings.ledger.url.is_embedded:
+            put_new_ledger(self.state_dir)
         with self.stdout.open("wb") as stdout, self.stderr.open("ab") as stderr:
             self._process = process = subprocess.Popen(
                 self._argv("serve", "--config", str(self.config), *options),
@@ -307,6 +314,19 @@ class RunningGateway:
             for sample in family.samples
             if sample.name == f"quota_gateway_{name}" and labels.items() <= sample.labels.items()
         )
+
+
+@contextmanager
+def running_gateway(
+    stand_in: StandInProcess, changes: Mapping[str, Any] | None = None, *options: str
+) -> Iterator[RunningGateway]:
+    """One that runs while the block lasts, in a directory of its own."""
+    with tempfile.TemporaryDirectory(prefix="qg-") as place:
+        gateway = RunningGateway(Path(place), stand_in, changes)
+        try:
+            yield gateway.start(*options)
+        finally:
+            gateway.end()
 
 
 def _beside(work: Callable[[], Coroutine[Any, Any, T]]) -> T:

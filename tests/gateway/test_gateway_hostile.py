@@ -224,10 +224,14 @@ def test_nobody_speaks_for_another_or_for_the_gateway(gateway: RunningGateway) -
     assert reply.status == 200
     last = gateway.stand_in.last()
     assert last["headers"]["x-quota-user"] == user
-    assert last["headers"]["x-client-request-id"] == reply.headers["x-request-id"] != "forged"
+    ours = reply.headers["x-quota-request-id"]
+    assert (reply.headers["x-request-id"], last["headers"]["x-client-request-id"]) == (
+        "forged",
+        ours,
+    )
     assert not {"api-key", "openai-organization", "x-forwarded-host"} & set(last["headers"])
     (row,) = gateway.ledger_rows(user)
-    assert row["user_id"] == user
+    assert (row["user_id"], row["event_id"]) == (user, ours)
     gateway.ledger_rows(other, 0)
 
 

@@ -204,6 +204,7 @@ def test_the_demo_shows_a_line_that_works_as_pasted_and_its_keys_last(
     make_gateway: MakeGateway, missing: Callable[[str], NoReturn]
 ) -> None:
     gateway = make_gateway()
+    gateway.has_ready_made_ledger = False
     seen = []
     for _ in range(2):
         gateway.start("--demo", "--stand-in")

@@ -81,7 +81,7 @@ def test_in_a_page_of_another_origin(start_gateway: MakeGateway, pages: PageServ
     assert {result["code"] for result in refused.values()} == {"insufficient_quota"}
     assert {result["upgrade"]["tier"] for result in refused.values()} == {"lite"}
     log = gateway.stderr.read_text()
-    assert log.count("admitted ") == len(results), "log.decisions: all"
+    assert log.count('"message": "admitted"') == len(results), "log.decisions: all"
 
 
 def test_a_page_that_is_not_listed_reads_nothing(

@@ -94,7 +94,7 @@ def test_the_admin_port_shows_a_user_to_who_has_the_token(gateway: RunningGatewa
         reply = ask(f"{gateway.admin}/admin/v1/users/{nobody}", headers=token)
         assert reply.status == 404
         assert reply.error["message"]
-    assert ask(f"{gateway.admin}/admin/v1/users", headers=token).status == 404
+    assert ask(f"{gateway.admin}/admin/v1/nothing", headers=token).status == 404
     for secret in ("admin-token", "pepper"):
         assert (gateway.state_dir / secret).stat().st_mode & 0o077 == 0
 
@@ -122,7 +122,7 @@ def test_verify_is_content_until_a_difference_is_planted_and_then_names_it(
     user, key = gateway.new_user("lite", 5)
     other, _ = gateway.new_user("lite", 5)
     assert gateway.chat(key, "Hello").status == 200
-    words = ("ledger", "verify", "--upstream", gateway.stand_in.url)
+    words = ("ledger", "verify", "--upstream", gateway.stand_in.url, "--wait", "1")
     clean = gateway.command(*words)
     assert clean.returncode == 0, clean.stdout
     assert "no difference" in clean.stdout

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import openai
 import pytest
 
-from tests.gateway.running_gateway import MODEL, RunningGateway, prompt
+from tests.gateway.running_gateway import MODEL, RunningGateway, prompt, running_gateway
 from tests.gateway.standin_process import UPSTREAM_KEY, StandInProcess
 
 HELLO = "Hello! Your words arrived, and here is an answer."
@@ -56,12 +54,8 @@ def several(
             "llama-*": {**terms, "upstream": "local"},
         },
     }
-    with tempfile.TemporaryDirectory(prefix="qg-") as place:
-        running = RunningGateway(Path(place), other_stand_in, changes)
-        try:
-            yield running.start()
-        finally:
-            running.end()
+    with running_gateway(other_stand_in, changes) as running:
+        yield running
 
 
 def client_of(gateway: RunningGateway, key: str) -> openai.OpenAI:

@@ -68,7 +68,7 @@ class Gateway:
             Call(
                 rid=make_rid(self.stores.clock.now_ms(), seed),
                 route=CHAT,
-                key_digest=self.worker.identities.digest(key),
+                credential=self.worker.identities.credential(key),
                 request=judge_chat(body),
                 body_bytes=len(body),
                 received_s=0.0,
@@ -124,10 +124,10 @@ async def gateways(settings: Settings, count: int = 3) -> AsyncIterator[list[Gat
             name = f"gateway-{len(made) + 1}"
             spill = SpillFiles(settings.state_dir / "spill", name, metrics)
             stack.callback(spill.close)
-            worker = Worker(settings, (stores, spill), metrics, tokenizer, upstream)
+            worker = Worker(settings, (stores, spill), metrics, tokenizer, (upstream, None))
             made.append(Gateway(stores, worker))
             await stores.shards.join(name)
-            looking = spawn(stores.shards.watch_forever(), "watch shards")
+            looking = spawn(stores.shards.watch_forever(stores.unguarded), "watch shards")
             stack.callback(looking.cancel)
         yield made
 
@@ -153,7 +153,7 @@ async def draining(settings: Settings, stores: Stores) -> AsyncIterator[None]:
 async def each(
     work: Callable[[Gateway, int], Awaitable[object]], made: Sequence[Gateway], calls: int
 ) -> None:
-    """`calls` for each user, spread over the gateways, 60 at a time."""
+    """`calls` in all, of each user as many, spread over the gateways, 60 at a time."""
     turns = asyncio.Semaphore(60)
 
     async def one(place: int) -> None:
@@ -161,6 +161,28 @@ async def each(
             await work(made[place % len(made)], place % USERS)
 
     await asyncio.gather(*(one(place) for place in range(calls)))
+
+
+async def spend(made: Sequence[Gateway], keys: Sequence[str], calls: int) -> None:
+    """`calls` for each user, spread over the gateways, settled and confirmed."""
+
+    async def call(gateway: Gateway, user: int) -> None:
+        await gateway.settle(await gateway.admit(keys[user]))
+
+    await each(call, made, calls * USERS)
+    for gateway in made:
+        await gateway.worker.settlements.confirmed()
+
+
+async def outcomes_of(made: Sequence[Gateway], keys: Sequence[str]) -> Counter[str]:
+    """What three calls of each user get."""
+    outcomes: Counter[str] = Counter()
+
+    async def ask(gateway: Gateway, user: int) -> None:
+        outcomes[await gateway.outcome(keys[user])] += 1
+
+    await each(ask, made, 3 * USERS)
+    return outcomes
 
 
 async def people(settings: Settings, stores: Stores, used: int) -> list[str]:
@@ -183,13 +205,7 @@ async def test_an_emptied_redis_with_10_000_undrained_events_comes_back_to_the_t
     async with gateways(settings) as made:
         first = made[0]
         keys = await people(settings, first.stores, ALLOWANCE - CALLS * CHARGE)
-
-        async def call(gateway: Gateway, user: int) -> None:
-            await gateway.settle(await gateway.admit(keys[user]))
-
-        await each(call, made, USERS * CALLS)
-        for gateway in made:
-            await gateway.worker.settlements.confirmed()
+        await spend(made, keys, CALLS)
         assert await first.stores.reports.charges(None, 9) == []  # nothing is in the ledger yet
 
         reads: Counter[str] = Counter()
@@ -202,13 +218,8 @@ async def test_an_emptied_redis_with_10_000_undrained_events_comes_back_to_the_t
         monkeypatch.setattr(PostgresLedger, "sums", counted)
         async with redis.asyncio.Redis.from_url(redis_url) as client:
             await client.flushall()
-        outcomes: Counter[str] = Counter()
-
-        async def ask(gateway: Gateway, user: int) -> None:
-            outcomes[await gateway.outcome(keys[user])] += 1
-
         async with draining(settings, first.stores):
-            await each(ask, made, 3 * USERS)
+            outcomes = await outcomes_of(made, keys)
             monkeypatch.undo()
             assert outcomes == {Case.MONTH_USED_UP.value.code: 3 * USERS}
             assert max(reads.values()) <= 3
@@ -266,34 +277,18 @@ async def test_a_redis_that_went_back_in_time_is_noticed_and_brought_forward_aga
     async with gateways(settings) as made:
         first = made[0]
         keys = await people(settings, first.stores, ALLOWANCE - 60 * CHARGE)
-
-        async def call(gateway: Gateway, user: int) -> None:
-            await gateway.settle(await gateway.admit(keys[user]))
-
-        async def confirmed() -> None:
-            for gateway in made:
-                await gateway.worker.settlements.confirmed()
-
         drain = drain_of(settings, first.stores, JobsMetrics())
-        await each(call, made, 20 * USERS)
-        await confirmed()
+        await spend(made, keys, 20)
         await drain.drain_all()
         await own_redis.remember()  # a restart alone loses nothing, and must raise nothing
         assert set((await first.stores.store.epochs()).values()) == {1}
-        await each(call, made, 20 * USERS)  # these are lost by Redis, not by the ledger
-        await confirmed()
+        await spend(made, keys, 20)  # these are lost by Redis, not by the ledger
         await drain.drain_all()
-        await each(call, made, 20 * USERS)  # these by both
-        await confirmed()
+        await spend(made, keys, 20)  # these by both
 
         await own_redis.go_back()
-        outcomes: Counter[str] = Counter()
-
-        async def ask(gateway: Gateway, user: int) -> None:
-            outcomes[await gateway.outcome(keys[user])] += 1
-
         async with draining(settings, first.stores):
-            await each(ask, made, 3 * USERS)
+            outcomes = await outcomes_of(made, keys)
             verdict = await verify(first.stores, None, 30)
         assert outcomes == {Case.MONTH_USED_UP.value.code: 3 * USERS}
         assert verdict.agrees

@@ -7,7 +7,6 @@ A real master, replica and Sentinel; the gateways' own parts in one process, as 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -30,10 +29,11 @@ from tests.gateway.test_redis_loses import (
     USERS,
     Gateway,
     draining,
-    each,
     gateways,
+    outcomes_of,
     people,
     settings_on,
+    spend,
 )
 from tests.redis_nodes import FILES, RedisNode, until
 
@@ -114,38 +114,22 @@ async def test_a_stale_replica_that_becomes_master_is_brought_forward(
     async with gateways(settings) as made:
         first = made[0]
         keys = await people(settings, first.stores, ALLOWANCE - 12 * CHARGE)
-
-        async def call(gateway: Gateway, user: int) -> None:
-            await gateway.settle(await gateway.admit(keys[user]))
-
-        async def confirmed() -> None:
-            for gateway in made:
-                await gateway.worker.settlements.confirmed()
-
         drain = drain_of(settings, first.stores, JobsMetrics())
-        await each(call, made, 4 * USERS)
-        await confirmed()
+        await spend(made, keys, 4)
         await drain.drain_all()
         assert guarded.master.client.wait(1, 10_000) == 1
         guarded.cut_off()
-        await each(call, made, 4 * USERS)  # these are lost by Redis, not by the ledger
-        await confirmed()
+        await spend(made, keys, 4)  # these are lost by Redis, not by the ledger
         await drain.drain_all()
-        await each(call, made, 4 * USERS)  # these by both
-        await confirmed()
+        await spend(made, keys, 4)  # these by both
         guarded.master.kill()
         until(lambda: guarded.replica.client.info("replication")["role"] == "master", "no failover")
 
         for gateway in made:  # the failover took longer than a client asks again
             await until_answered(gateway)
 
-        outcomes: Counter[str] = Counter()
-
-        async def ask(gateway: Gateway, user: int) -> None:
-            outcomes[await gateway.outcome(keys[user])] += 1
-
         async with draining(settings, first.stores):
-            await each(ask, made, 3 * USERS)
+            outcomes = await outcomes_of(made, keys)
             verdict = await verify(first.stores, None, 30)
         assert outcomes == {Case.MONTH_USED_UP.value.code: 3 * USERS}
         assert verdict.agrees

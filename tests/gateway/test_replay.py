@@ -6,7 +6,6 @@ import json
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -16,7 +15,7 @@ import pytest
 
 from gateway.app.replay import SAMPLE
 from gateway.replay.trace import count_rows, read_trace
-from tests.gateway.running_gateway import MODEL, RunningGateway
+from tests.gateway.running_gateway import MODEL, RunningGateway, running_gateway
 from tests.gateway.standin_process import StandInProcess
 from tests.gateway.waiting_for import until
 
@@ -30,12 +29,8 @@ SHORT = {"lease": {"ms": 2000, "grace_ms": 500, "heartbeat_ms": 200}}
 @pytest.fixture(scope="module")
 def replayed(stand_in: StandInProcess) -> Iterator[RunningGateway]:
     """A gateway that starts a stand-in of its own, as whoever tries it out has one."""
-    with tempfile.TemporaryDirectory(prefix="qg-") as place:
-        gateway = RunningGateway(Path(place), stand_in)
-        try:
-            yield gateway.start("--stand-in")
-        finally:
-            gateway.end()
+    with running_gateway(stand_in, None, "--stand-in") as gateway:
+        yield gateway
 
 
 @pytest.fixture

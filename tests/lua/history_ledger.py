@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from gateway.core.event import LedgerRow
 from gateway.core.quota.entitle import Entitlement, LedgerSums, Pack
 from gateway.core.quota.shard import FIRST_ID, Name, is_past
+from tests.fakes.doubles import counted_twice
 
 DAY_MS = 86_400_000
 
@@ -37,14 +38,13 @@ class HistoryLedger:
     grants: dict[str, dict[str, Grant]] = field(default_factory=dict)
 
     def book(self, rows: Sequence[LedgerRow]) -> list[LedgerRow]:
-        """Book what is new; those that Redis had counted twice."""
-        doubles = []
-        for row in rows:
-            first = self.rows.setdefault((row.event_id, row.period_ms), row)
-            if (first.epoch, first.stream_id) != (row.epoch, row.stream_id):
-                doubles.append(row)
-            self.cursor = row.stream_id
-        return doubles
+        """Book what is new; what Redis had counted twice."""
+        corrections, too_much = counted_twice(self.rows, rows)
+        for row in (*rows, *corrections):
+            self.rows.setdefault((row.event_id, row.period_ms), row)
+        if rows:
+            self.cursor = rows[-1].stream_id
+        return too_much
 
     def change(self, name: Name) -> None:
         """Whatever is entitled has changed: a new revision."""
@@ -98,6 +98,13 @@ class HistoryLedger:
         return LedgerSums(
             settled, from_packs, self.adjusted.get((name, period_ms), 0), nano_gbp,
             self.rev(name), self.packs(name, now_ms),
+        )  # fmt: skip
+
+    def settled_before(self, epoch: int, tier_period_ms: int) -> int:
+        """What earlier epochs settled in a capped tier's period."""
+        return sum(
+            row.charged_tokens for row in self.rows.values()
+            if row.epoch < epoch and row.tier_period_start_ms == tier_period_ms
         )  # fmt: skip
 
 

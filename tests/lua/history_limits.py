@@ -6,8 +6,9 @@ rules are not believed about themselves.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from gateway.core.event import LedgerRow
 from gateway.core.quota.endings import OpenHold
 from gateway.core.quota.reserve import ReserveAsk
 from gateway.core.quota.shard import Call, Name, Shard
@@ -17,6 +18,8 @@ from tests.lua.history_steps import TIER, Known
 def assert_every_limit_kept(seen: Shard, ask: ReserveAsk, now_ms: int) -> None:
     """After a grant: what is used and held lies within each limit of the call."""
     limits, payer = ask.limits, seen.accounts[(ask.payer, None)]
+    if limits.shadow:
+        return  # its holds are made whatever the limits say
     caller = seen.accounts[(ask.payer, ask.member)]
     packs = sum(each.tokens for each in payer.packs.values() if each.ends_ms > now_ms)
     assert payer.held <= max(0, limits.tokens - payer.used) + packs
@@ -48,3 +51,16 @@ def assert_held_is_the_sum_of_holds(seen: Shard, name: Name, known: Mapping[Call
     assert (account.held, account.held_nano_gbp, account.open_holds) == (
         sum(hold.tokens for hold in holds), sum(hold.nano_gbp for hold in holds), len(holds),
     )  # fmt: skip
+
+
+def assert_tier_is_the_sum_of_events(seen: Shard, rows: Sequence[LedgerRow]) -> None:
+    """A share has settled what calls of its period were charged: in its epoch, and in all before
+    once it is whole. Before that it has nothing to give."""
+    found = seen.share(TIER, 0)
+    if found is None or TIER not in seen.tiers or found.epoch != seen.tiers[TIER].epoch:
+        return
+    counted = [row for row in rows if row.tier_period_start_ms == found.period_ms]
+    if not found.is_whole:
+        assert found.share == 0
+        counted = [row for row in counted if row.epoch == seen.epoch]
+    assert found.settled == sum(row.charged_tokens for row in counted)

@@ -18,6 +18,7 @@ from gateway.adapters.redis_store.keys import account_keys, member_keys, shard_k
 from gateway.adapters.redis_store.plain_calls import PlainCalls
 from gateway.adapters.redis_store.quota_store import RedisQuotaStore
 from gateway.adapters.redis_store.scripts import Script, load_scripts
+from gateway.adapters.redis_store.tier_shares import RedisTierShares
 from gateway.core.event import LedgerRow, ledger_row, parse_script_part, parse_split
 from gateway.core.quota.account import NOTHING_BEFORE, Account, PeriodBefore
 from gateway.core.quota.endings import Expired, Kept, Mark, OpenHold
@@ -80,7 +81,9 @@ class HistoryServer:
         scripts = load_scripts(folder)
         for script in scripts.values():
             self.client.script_load(script.source)
-        self.store = RedisQuotaStore(ClockCalls(client, lambda: self.now_ms), scripts, SHARDS)
+        calls = ClockCalls(client, lambda: self.now_ms)
+        self.store = RedisQuotaStore(calls, scripts, SHARDS)
+        self.shares = RedisTierShares(calls, scripts["share"])
         self._keys = {
             name: account_keys(name[0], SHARDS) if name[1] is None
             else member_keys(name[0], name[1], SHARDS)
@@ -113,12 +116,6 @@ class HistoryServer:
             payer, rid = self._call(member)
             self.client.hdel(self._keys[(payer, None)].holds, rid)
             self.client.zrem(endings, member)
-
-    def hand_out(self, tier: str, share: TierShare) -> None:
-        """A share of a tier's cap, as the gateways write it."""
-        fields = {"e": share.epoch, "p": share.period_ms, "c": share.share,
-                  "s": share.settled, "h": share.held}  # fmt: skip
-        self.client.hset(tier_key(tier, SHARD), mapping=fields)
 
     def rows_past(self, cursor: str) -> list[LedgerRow]:
         """The outbox as the drain reads it."""
@@ -172,10 +169,12 @@ class HistoryServer:
 
 
 def _share(found: Mapping[bytes, bytes]) -> TierShare:
-    epoch, period, share, settled, held = (
-        int(found[key]) for key in (b"e", b"p", b"c", b"s", b"h")
+    epoch, period, share, settled, held, is_whole = (
+        int(found[key]) for key in (b"e", b"p", b"c", b"s", b"h", b"r")
     )
-    return TierShare(epoch, period, share, settled, held)
+    round_number = int(found.get(b"t", 0))
+    free = int(found.get(b"f", 0))
+    return TierShare(epoch, period, share, settled, held, is_whole == 1, round_number, free)
 
 
 def _account(stored: Mapping[bytes, bytes], packs: Mapping[bytes, bytes]) -> Account:

@@ -11,6 +11,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 
+from gateway.core.event import UsageEvent, encode_event
 from gateway.core.quota.reserve import Limits, ReserveAsk
 from gateway.core.quota.settle import SettleKind
 from gateway.core.quota.shard import Call, Name
@@ -50,6 +51,18 @@ class Known:
         return self.ask.payer, self.ask.rid
 
 
+def event_json(known: Known, charge: int) -> bytes:
+    """What a gateway tells the ledger of a call's end."""
+    ask = known.ask
+    return encode_event(
+        UsageEvent(
+            event_id=ask.rid, payer=ask.payer, user_id=ask.member or ask.payer, tier=TIER,
+            route="chat", model="m", price_id="p", charged_tokens=charge,
+            cost_nano_gbp=2 * charge, quality="measured", outcome="done",
+        )
+    )  # fmt: skip
+
+
 NONE_OFTEN = [None] * 6
 all_limits = st.builds(
     Limits,
@@ -60,6 +73,7 @@ all_limits = st.builds(
     tokens_a_minute=st.sampled_from([*NONE_OFTEN, 5, 40, 40]),
     concurrent=st.sampled_from([*NONE_OFTEN, 0, 1, 3]),
     tier_period_start_ms=st.sampled_from([*NONE_OFTEN, BEGIN_MS, BEGIN_MS, BEGIN_MS + MONTH_MS]),
+    shadow=st.sampled_from([False] * 5 + [True]),
 )
 # Small figures, so that limits are met to the token.
 amounts = st.builds(
@@ -91,6 +105,7 @@ def _may(weight: int, step: str, **arguments: st.SearchStrategy[Any]) -> None:
 # fmt: off
 _may(26, "reserves", name=st.sampled_from(CALLERS), wants=amounts, limits=all_limits,
      wrong=st.sampled_from([*RIGHT, *RIGHT, "rev", "last", "next", "moved"]))
+_may(3, "only_asks", name=st.sampled_from(CALLERS), wants=amounts, limits=all_limits)
 _may(3, "asks_again", pick=picks)
 _may(3, "asks_for_all_there_is", name=st.sampled_from(CALLERS[:2]))
 _may(2, "asks_while_time_goes_back", name=st.sampled_from(CALLERS), wants=amounts)
@@ -123,8 +138,8 @@ _may(3, "has_caught_up", gateway_id=st.sampled_from(["g1", "g2", "g3"]),
      behind=st.sampled_from([0, 0, 1]))
 _may(1, "opens_too_late", behind=st.integers(0, 2))
 _may(2, "forgets", name=names)
-_may(3, "a_share_is_handed_out", share=st.sampled_from([20, 200]),
-     months=st.integers(0, 1))
+_may(6, "a_share_is_handed_out", share=st.sampled_from([0, 20, 20, 200]),
+     wrong=st.sampled_from([*RIGHT, "round", "epoch", "period", "unread", "looks"]))
 _may(2, "looks", name=names)
 # fmt: on
 

@@ -49,6 +49,7 @@ class Reserved(NamedTuple):
     rev: int
     caller_rev: int
     epoch: int
+    spared: int = 0
 
 
 class Settled(NamedTuple):
@@ -102,7 +103,7 @@ ARGUMENTS: Mapping[str, Mapping[str, Value]] = {
         "ends": ENDS_MS, "prompt": 100, "wanted": 50, "least": 10, "choices": 1,
         "prompt_cost": 0, "output_cost": 0, "lease": LEASE_MS, "limit": 100_000,
         "member_limit": "", "tier_starts": "", "budget": "", "concurrent": "", "requests": "",
-        "tokens": "", "tail": TAIL, "now": NOW_MS,
+        "tokens": "", "shadow": "", "tail": TAIL, "now": NOW_MS,
     },
     "settle": {
         "rid": RID, "lease_member": "", "kind": "settle", "epoch": 1, "period": STARTS_MS,
@@ -133,12 +134,16 @@ ARGUMENTS: Mapping[str, Mapping[str, Value]] = {
     },
     "caught_up": {"epoch": 1, "gateway": "g1"},
     "snapshot": {},
+    "share": {
+        "round": 1, "starts": STARTS_MS, "epoch": "", "earlier": "", "wanted": "", "free": "",
+        "now": NOW_MS,
+    },
 }  # fmt: skip
 
 
 # Arguments that travel as one text, with single spaces between them: their first and their last.
 _JOINED = {
-    "reserve": (("rev", "limit"), ("member_limit", "tokens")),
+    "reserve": (("rev", "limit"), ("member_limit", "shadow")),
     "settle": (("epoch", "ends"),),
     "reassert": (("epoch", "lease"),),
 }
@@ -195,6 +200,7 @@ class Lua:
             "caught_up": (meta,),
             "snapshot": (meta, account, packs, shard.outbox),
             "keep": (ANSWER_KEY,),
+            "share": (meta, self.tier, shard.outbox),
         }
         self._shas = {
             name: self.client.script_load(script.source)
@@ -283,7 +289,7 @@ class Lua:
 
     def share(self, tokens: int, epoch: int = 1) -> None:
         """What this shard may give of the tier's cap."""
-        self.client.hset(self.tier, mapping={"e": epoch, "c": tokens})
+        self.client.hset(self.tier, mapping={"e": epoch, "c": tokens, "r": 1})
 
     def account(self, *fields: str) -> list[int]:
         """These fields of the account, as numbers; one that is missing is 0."""

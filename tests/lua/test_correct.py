@@ -122,8 +122,12 @@ def test_an_account_that_came_back_after_the_event_never_counted_it(twice: Lua) 
     back = back_of(twice)
     twice.client.delete(twice.keys.account, twice.keys.packs)
     twice.bring(settled=120)
+    account = twice.account("s", "f", "g")
+    assert twice.correct(**back) == 1  # of the tier, which has counted all of this epoch
+    assert twice.account("s", "f", "g") == account
+    assert twice.tier_sums("s") == [120]
     before = twice.everything()
-    assert twice.correct(**back) == 0
+    assert twice.correct("other", **{**back, "tier_starts": ""}) == 0
     assert twice.everything() == before
 
 

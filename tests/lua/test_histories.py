@@ -27,10 +27,9 @@ from hypothesis.stateful import (
 from msgspec import structs
 
 from gateway.adapters.redis_store.scripts import lua_folder
-from gateway.core.event import LedgerRow, UsageEvent, encode_event
+from gateway.core.event import LedgerRow
 from gateway.core.quota.endings import OpenHold
 from gateway.core.quota.entitle import EntitleCode, Entitlement, FinishCode, Hydration, LedgerSums
-from gateway.core.quota.limits import TierShare
 from gateway.core.quota.model import QuotaModel
 from gateway.core.quota.packs import left_in
 from gateway.core.quota.projection import Quiet
@@ -44,14 +43,9 @@ from gateway.core.quota.settle import (
     correction_of,
 )
 from gateway.core.quota.shard import Call, Name, Shard
-from tests.lua.history_ledger import (
-    DAY_MS,
-    HistoryLedger,
-    belongs,
-    figures,
-    spent_of_packs,
-)
-from tests.lua.history_limits import assert_every_limit_kept, assert_held_is_the_sum_of_holds
+from gateway.core.quota.shares import ShareAsk, ShareReply
+from tests.lua import history_limits as rules
+from tests.lua.history_ledger import DAY_MS, HistoryLedger, belongs, figures, spent_of_packs
 from tests.lua.history_server import HistoryServer, at_once
 from tests.lua.history_steps import (
     BEGIN_MS,
@@ -65,6 +59,7 @@ from tests.lua.history_steps import (
     Amounts,
     Known,
     Step,
+    event_json,
     steps,
 )
 
@@ -77,7 +72,7 @@ class Histories(RuleBasedStateMachine):
         self.server, self.model, self.ledger = server, QuotaModel(), HistoryLedger()
         self.latest_ms = server.now_ms = BEGIN_MS
         server.lose_everything()
-        self.numbers = count(1)
+        self.numbers, self.rounds = count(1), 2
         self.calls: list[Known] = []
         self.open: dict[Call, Known] = {}
         self.hydrations: list[tuple[Name, Hydration, LedgerSums]] = []
@@ -122,6 +117,13 @@ class Histories(RuleBasedStateMachine):
     # --- calls ----------------------------------------------------------------------------------
 
     def reserves(self, name: Name, wants: Amounts, limits: Limits, wrong: str) -> None:
+        self.asks(self.ask(name, wants, limits, wrong))
+
+    def only_asks(self, name: Name, wants: Amounts, limits: Limits) -> None:
+        ask = structs.replace(self.ask(name, wants, limits, ""), lease_ms=0)
+        assert at_once(self.server.store.reserve(ask)) == self.model.reserve(ask, self.now_ms)
+
+    def ask(self, name: Name, wants: Amounts, limits: Limits, wrong: str) -> ReserveAsk:
         payer, member = name
         least, wanted = sorted(wants.outputs)
         starts, ends = self.period(
@@ -139,7 +141,7 @@ class Histories(RuleBasedStateMachine):
         )  # fmt: skip
         if member is None:
             ask = structs.replace(ask, rev=max(0, rev), member_rev=0)
-        self.asks(ask)
+        return ask
 
     def asks(self, ask: ReserveAsk) -> None:
         reply = at_once(self.server.store.reserve(ask))
@@ -189,7 +191,7 @@ class Histories(RuleBasedStateMachine):
         settlement = Settlement(
             rid=known.ask.rid, payer=known.ask.payer, kind=kind, epoch=max(0, epoch),
             period_start_ms=period_ms, charged_tokens=charge, cost_nano_gbp=2 * charge,
-            event_json=self.event(known, charge), tier=TIER, member=known.ask.member,
+            event_json=event_json(known, charge), tier=TIER, member=known.ask.member,
             tier_period_start_ms=known.ask.limits.tier_period_start_ms,
             limit_tokens=known.ask.limits.tokens,
             thresholds_percent=(50, 100) if wrong == "thresholds" else (50, 80, 100),
@@ -206,21 +208,11 @@ class Histories(RuleBasedStateMachine):
         known = Known(ask, 0, starts)
         settlement = Settlement(
             rid=rid, payer=ask.payer, kind="settle", epoch=0, period_start_ms=starts,
-            charged_tokens=charge, cost_nano_gbp=2 * charge, event_json=self.event(known, charge),
+            charged_tokens=charge, cost_nano_gbp=2 * charge, event_json=event_json(known, charge),
             tier=TIER, member=ask.member, limit_tokens=ask.limits.tokens, period_end_ms=ends,
         )  # fmt: skip
         for _ in range(times):
             self.settles(known, settlement)
-
-    def event(self, known: Known, charge: int) -> bytes:
-        ask = known.ask
-        return encode_event(
-            UsageEvent(
-                event_id=ask.rid, payer=ask.payer, user_id=ask.member or ask.payer, tier=TIER,
-                route="chat", model="m", price_id="p", charged_tokens=charge,
-                cost_nano_gbp=2 * charge, quality="measured", outcome="done",
-            )
-        )  # fmt: skip
 
     def settles(self, known: Known, settlement: Settlement) -> None:
         events = len(self.shard.events)
@@ -247,7 +239,7 @@ class Histories(RuleBasedStateMachine):
         settlement = Settlement(
             rid=known.ask.rid, payer=known.ask.payer, kind="expire", epoch=self.shard.epoch,
             period_start_ms=known.period_ms, charged_tokens=charge, cost_nano_gbp=2 * charge,
-            event_json=self.event(known, charge), tier=TIER, member=known.ask.member,
+            event_json=event_json(known, charge), tier=TIER, member=known.ask.member,
             tier_period_start_ms=known.ask.limits.tier_period_start_ms,
             limit_tokens=known.ask.limits.tokens, thresholds_percent=(50, 80, 100),
             grace_ms=GRACE_MS,
@@ -426,14 +418,28 @@ class Histories(RuleBasedStateMachine):
         done = at_once(self.server.store.forget(self.server.digest(name), 0))
         assert done == self.model.forget(*name, self.now_ms)
 
-    def a_share_is_handed_out(self, share: int, months: int) -> None:
-        """The first in an epoch; what calls hold that were said to be open again stays counted."""
-        before = self.shard.share(TIER, 0)
-        if not self.shard.epoch or (before and before.share):
+    def a_share_is_handed_out(self, share: int, wrong: str) -> None:
+        """A round as the jobs make it: look, count what earlier epochs settled, give."""
+        self.rounds += 1
+        period_ms = BEGIN_MS + (self.now_ms >= BEGIN_MS + MONTH_MS) * MONTH_MS
+        ask = ShareAsk(TIER, 0, self.rounds, period_ms)
+        if wrong in ("round", "period"):
+            back = {"round": {"round": self.rounds - 2}, "period": {"period_start_ms": BEGIN_MS}}
+            ask = structs.replace(ask, **back[wrong])
+        found = self.shares(ask)
+        if found.code.value <= 0 or wrong == "looks":
             return
-        first = before or TierShare(self.shard.epoch, BEGIN_MS + months * MONTH_MS, share)
-        for target in (self.server, self.model):
-            target.hand_out(TIER, replace(first, share=share))
+        ask = structs.replace(ask, epoch=found.epoch - (wrong == "epoch"))
+        if wrong != "unread":
+            self.drains()
+            earlier = self.ledger.settled_before(found.epoch, ask.period_start_ms)
+            ask = structs.replace(ask, earlier_tokens=earlier)
+        self.shares(structs.replace(ask, wanted_tokens=share, free_tokens=share // 4))
+
+    def shares(self, ask: ShareAsk) -> ShareReply:
+        found: ShareReply = at_once(self.server.shares.share(ask))
+        assert found == self.model.share(ask, self.now_ms, found.stream_id)
+        return found
 
     def looks(self, name: Name) -> None:
         assert at_once(self.server.store.snapshot(*name)) == self.model.snapshot(*name)
@@ -451,10 +457,11 @@ class Histories(RuleBasedStateMachine):
         rows = [*self.ledger.rows.values(), *self.server.rows_past(self.ledger.cursor)]
         for name in NAMES:
             if seen.usable(*name):
-                assert_held_is_the_sum_of_holds(seen, name, self.open)
+                rules.assert_held_is_the_sum_of_holds(seen, name, self.open)
                 self.figures_are_sums_of_events(seen, name, rows)
+        rules.assert_tier_is_the_sum_of_events(seen, rows)
         if self.granted:
-            assert_every_limit_kept(seen, self.granted, self.now_ms)
+            rules.assert_every_limit_kept(seen, self.granted, self.now_ms)
             self.granted = None
 
     def figures_are_sums_of_events(

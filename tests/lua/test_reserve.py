@@ -54,6 +54,19 @@ def test_the_repetition_names_the_period_the_hold_was_made_in(lua: Lua) -> None:
     assert lua.reserve("old", now=ENDS_MS).starts == STARTS_MS
 
 
+def test_who_only_asks_is_told_what_would_be_held_and_nothing_is(lua: Lua) -> None:
+    lua.reserve("open", prompt=10, wanted=0, least=0)
+    before = lua.everything()
+    limits = {"requests": 5, "tokens": 1_000, "concurrent": 9}
+    told = lua.reserve(prompt=100, wanted=50, prompt_cost=7, lease=0, **limits)
+    assert (told.code, told.output, told.hold, told.hold_cost, told.held) == (1, 50, 150, 7, 10)
+    refused = lua.reserve(prompt=100, wanted=50, lease=0, limit=109)
+    assert (refused.code, refused.output, refused.hold) == (-10, 0, 0)
+    assert lua.reserve(prompt=2_000, wanted=0, least=0, lease=0, **limits).code == -17
+    assert lua.everything() == before
+    assert lua.reserve(prompt=100, wanted=50).code == 1, "it was not asked before"
+
+
 @pytest.mark.parametrize(
     ("settled", "held", "limit", "code"),
     [

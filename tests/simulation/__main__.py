@@ -36,7 +36,7 @@ def main() -> int:
         print(report(outcome, whole=asked.trace))
     print(
         f"{len(seeds)} seeds from {asked.seed}, {calls} calls: {len(broken)} broken, {excused} "
-        f"excused by a loss that nobody notices; {60 * len(seeds) / took_s:.0f} seeds a minute on "
+        f"excused by a loss not noticed yet; {60 * len(seeds) / took_s:.0f} seeds a minute on "
         f"{asked.cores} cores"
     )
     return 1 if broken else 0

@@ -37,12 +37,10 @@ class Held:
 
 @dataclass
 class Auditor:
-    """`broken` has everything that must not be, in words; `excused` what would be there, had Redis
-    not gone back in a way that nobody notices.
+    """`broken` has everything that must not be, in words; `excused` what was granted after Redis
+    went back and before who had seen the most of it could compare, or the ledger raise its epoch.
 
-    Gateways and drain tell a server that went back by the ids of its events. One that lost only
-    what writes no event (a hold, an entitlement), or whose loss is hidden by newer events before
-    anybody compares, passes for whole: the shard's epoch stays, and so do wrong figures.
+    Until then others, who have seen less, find it in order. In the end every figure must be right.
     """
 
     server: SimServer
@@ -60,13 +58,12 @@ class Auditor:
     ever_lost: set[str] = field(default_factory=set)
     gone_back: dict[int, int] = field(default_factory=dict)
 
-    def breach(self, what: str, payer: str | None = None) -> None:
-        """Something must not be. `payer`: whose shard may excuse it."""
-        is_excused = payer is not None and self.has_gone_back(payer)
+    def breach(self, what: str, is_excused: bool = False) -> None:
+        """Something must not be."""
         (self.excused if is_excused else self.broken).append(what)
         self.note("excused" if is_excused else "BREACH", what)
 
-    def has_gone_back(self, payer: str) -> bool:
+    def _is_unnoticed(self, payer: str) -> bool:
         """The payer's shard has lost something, and is in the epoch in which it lost that."""
         number = shard_of(payer, SHARDS)
         return self.gone_back.get(number) == self.server.models[number].shard.epoch
@@ -79,7 +76,7 @@ class Auditor:
             held = Held(ask, reply.hold_tokens, reply.epoch, reply.period_start_ms)
             before = self.granted.setdefault(ask.rid, held)
             if before is not held and before.epoch == held.epoch:
-                self.breach(f"I4: {ask.rid} is held a second time", ask.payer)
+                self.breach(f"I4: {ask.rid} is held a second time")
             self.granted[ask.rid] = held
             self.open.add(ask.rid)
             self.until_ms[ask.rid] = self.server.now_ms() + ask.lease_ms
@@ -100,10 +97,10 @@ class Auditor:
             was_open = end.rid in self.open
             self.open.discard(end.rid)
             if reply.code is SettleCode.SETTLED and not was_open:
-                self.breach(f"I4: the hold {end.rid} has ended twice", end.payer)
+                self.breach(f"I4: the hold {end.rid} has ended twice")
             over_ms = self.until_ms.get(end.rid, 0) + end.grace_ms
             if end.kind == "expire" and self.server.now_ms() < over_ms:
-                self.breach(f"I5: the hold {end.rid} was ended while its lease ran", end.payer)
+                self.breach(f"I5: the hold {end.rid} was ended while its lease ran")
         if end.kind != "expire" and (reply.stream_id or reply.code is SettleCode.RELEASED):
             self.told[end.rid] = end.charged_tokens
         if reply.stream_id:
@@ -175,7 +172,7 @@ class Auditor:
             self.breach(
                 f"I1: {ask.rid} was granted {reply.hold_tokens} tokens; {ask.payer} holds {held} "
                 f"with room for {room} ({charged} of {ask.limits.tokens} used, {packs} in packs)",
-                ask.payer,
+                self._is_unnoticed(ask.payer),
             )
 
     def _is_remembered(self, rid: str) -> bool:

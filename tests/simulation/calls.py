@@ -19,6 +19,7 @@ from gateway.core.refusal import Refused
 from gateway.core.routes import CHAT
 from gateway.ports.answer import AnswerHead, ClientGone
 from gateway.ports.upstream import (
+    Take,
     UpstreamBroke,
     UpstreamCall,
     UpstreamHead,
@@ -67,8 +68,11 @@ class SimClient:
     async def begin(self, head: AnswerHead) -> None:
         self._write(b"")
 
-    async def write(self, data: bytes) -> None:
+    def push(self, data: bytes) -> bool:
         self._write(data)
+        return True
+
+    async def caught_up(self) -> None: ...
 
     async def end(self) -> None: ...
 
@@ -109,6 +113,7 @@ class SimAnswer:
 
     def __init__(self, record: CallRecord) -> None:
         self._record = record
+        self._chunks = _Chunks(record)
         kind = "text/event-stream" if record.plan.stream else "application/json"
         self.head = UpstreamHead(_STATUSES.get(record.plan.kind, 200), kind, None, "up", ())
 
@@ -123,8 +128,11 @@ class SimAnswer:
             "~" * record.sent, _usage(plan) if record.told_usage else None
         )
 
-    def chunks(self) -> AsyncIterator[bytes]:
-        return _Chunks(self._record)
+    async def pour(self, take: Take) -> bool:
+        async for data in self._chunks:
+            if not take(data):
+                return False
+        return True
 
     async def close(self) -> None: ...
 

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 
-from gateway.adapters.redis_store.server_watch import ServerWatch
+from gateway.adapters.redis_store.server_watch import ServerWatch, id_of
 from gateway.core.quota.settle import Settlement
 from gateway.core.rid import Rids
 from gateway.core.routes import CHAT
@@ -20,6 +20,7 @@ from gateway.flow.accounts import Accounts
 from gateway.flow.admit import Admission, Call, Stores
 from gateway.flow.estimate import Estimator
 from gateway.flow.exchange import Exchange
+from gateway.flow.first_refusals import FirstRefusals
 from gateway.flow.hydrate import Hydrator
 from gateway.flow.identify import Identities
 from gateway.flow.open_holds import OpenHolds
@@ -38,6 +39,7 @@ from gateway.ports.quota_store import StoreUnavailable
 from gateway.ports.tasks import spawn
 from tests.fakes.flow_rig import PLAN, PRICES, TERMS, CharTokenizer
 from tests.fakes.metrics import SeenMetrics
+from tests.fakes.notices import SeenNotices
 from tests.simulation.auditor import Auditor
 from tests.simulation.calls import CallRecord, SimUpstream, request_of
 from tests.simulation.loop import PROCESS, Process
@@ -101,22 +103,22 @@ class OpenStores:
         self.directory = SimDirectory(Link(air, ground.record, _POSTGRES_S), ground.record)
         self.recent = RecentSettlements()
         self.shards = Shards(direct, self.ledger, SHARDS, self.recent)
-        watch = ServerWatch(lambda server_id: _examine(self.shards, watch, server_id))
+        self.watch = watch = ServerWatch(lambda new: _examine(self.shards, watch, new))
         self.store = parts.store(Link(air, server, deadline_s, watch), server, ground.auditor)
         self.hydrator = Hydrator(self.store, self.ledger, self.shards, metrics)
 
 
 def _examine(shards: Shards, watch: ServerWatch, server_id: str) -> None:
-    """As app.stores does it."""
+    """As app.redis_parts does it."""
 
     async def compare() -> None:
-        while True:
+        while watch.is_examined(server_id):
             try:
                 await shards.open_all()
             except (StoreUnavailable, LedgerUnavailable):
                 await asyncio.sleep(_PAUSE_S)
             else:
-                return watch.accept(server_id)
+                watch.accept(server_id)
 
     spawn(compare(), f"examine {server_id}")
 
@@ -142,12 +144,14 @@ class SimGateway:
         self._metrics = SeenMetrics()
         self._rids = Rids(process.name.encode().ljust(8, b"."))
         self._exchange: Exchange | None = None
+        self._watch: ServerWatch | None = None
         self.settlements: Settlements | None = None
 
     async def live(self) -> None:
         """Open the stores, however long that takes, then serve until killed."""
         metrics, clock = self._metrics, self.clock
         stores = OpenStores(self._ground, _DEADLINE_S, metrics)
+        self._watch = stores.watch
         await _until_it_works(stores.shards.open_all)
         await _until_it_works(lambda: stores.shards.join(self.process.name))
         identities = Identities(stores.directory, b"")
@@ -159,7 +163,7 @@ class SimGateway:
         admission = Admission(
             Stores(
                 stores.store, stores.directory, stores.shards, stores.hydrator, identities,
-                settlements,
+                settlements, FirstRefusals(SeenNotices()),
             ),
             SHORT, prompts, clock,
         )  # fmt: skip
@@ -169,11 +173,17 @@ class SimGateway:
         upstream = SimUpstream(self._ground.records)
         self._exchange = Exchange(admission, upstream, open_holds, services, (metrics, clock))
         spawn(open_holds.beat_forever(), "heartbeat")
-        spawn(stores.shards.watch_forever(), "watch shards")
+        spawn(stores.shards.watch_forever(stores.store), "watch shards")
 
     @property
     def is_ready(self) -> bool:
         return self._exchange is not None
+
+    @property
+    def is_comparing(self) -> bool:
+        """Calls wait until the server is found in order."""
+        server_id = id_of({"run_id": self._ground.server.server_id})
+        return self._watch is not None and self._watch.is_examined(server_id)
 
     @property
     def unconfirmed(self) -> int:
@@ -187,7 +197,7 @@ class SimGateway:
         call = Call(
             rid=record.rid,
             route=CHAT,
-            key_digest=record.plan.user.encode(),
+            credential=record.plan.user.encode(),
             request=request,
             body_bytes=body_bytes,
             received_s=self.clock.monotonic_s(),
@@ -211,10 +221,11 @@ async def live_jobs(ground: Ground) -> None:
     terms = DrainTerms(SHARDS, retain_s=600, retain_bytes=2**30)
     both = (stores.store, stores.ledger)
     sweep = SweepTerms(SHARDS, GRACE_MS, PRICES, PLAN.thresholds_percent)
+    outbox = SimOutbox(link, ground.server)
     steps = (
-        Drain(SimOutbox(link, ground.server), both, terms, metrics, clock),
+        Drain(outbox, both, terms, metrics, clock),
         Sweep(SimLeases(link, ground.server), stores.store, sweep, metrics, clock),
-        Projection(stores.directory, stores.store, clock),
+        Projection(stores.directory, stores.store, outbox, clock),
     )
     for step in steps:
         spawn(run_forever(step, asyncio.Lock()), step.name)

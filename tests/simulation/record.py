@@ -12,9 +12,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from gateway.core.event import LedgerRow, stream_position
-from gateway.core.hold import is_expiry
 from gateway.core.identity import Identity
-from gateway.core.late import BookedExpiry, settled_late, settles
 from gateway.core.period import Calendar
 from gateway.core.quota.entitle import Entitlement, LedgerSums
 from gateway.ports.directory import Adjustment, PackCredit
@@ -27,6 +25,7 @@ from gateway.ports.ledger import (
     TakeBack,
     Watermark,
 )
+from tests.fakes.doubles import counted_twice
 from tests.fakes.ledger import FakeDirectory
 from tests.simulation.loop import PROCESS, Process
 from tests.simulation.network import Link, Place
@@ -48,23 +47,6 @@ class Record(Place):
         self.cursors: dict[int, Cursor] = {}
         self.seen_s: dict[str, float] = {}
         self.drainer: Process | None = None
-
-    def doubles(self, rows: Sequence[LedgerRow]) -> tuple[list[LedgerRow], list[LedgerRow]]:
-        """Of rows whose key is booked from another entry of the outbox, be it one among these: the
-        corrections of expiries that follow from them, and what Redis has counted too much."""
-        first, late_rows, too_much = dict(self.rows), [], []
-        for row in rows:
-            known = first.setdefault((row.event_id, row.period_ms), row)
-            if _origin(known) == _origin(row):
-                continue
-            if _is_expiry(known) and settles(row):
-                late = settled_late(row, _expiry_of(known))
-                key = (late.correction.event_id, row.period_ms)
-                if _origin(first.setdefault(key, late.correction)) == _origin(row):
-                    late_rows.append(late.correction)
-                    row = late.excess
-            too_much.append(row)
-        return late_rows, too_much
 
     def commit(self, rows: Sequence[LedgerRow], dead: Sequence[DeadEntry]) -> BookReply:
         new = []
@@ -128,18 +110,6 @@ class Record(Place):
         return self.drainer is process
 
 
-def _origin(row: LedgerRow) -> tuple[int, str]:
-    return row.epoch, row.stream_id
-
-
-def _is_expiry(row: LedgerRow) -> bool:
-    return is_expiry(row.event.quality, row.event.outcome, row.event.stream)
-
-
-def _expiry_of(row: LedgerRow) -> BookedExpiry:
-    return BookedExpiry(row.charged_tokens, row.cost_nano_gbp, row.held_tokens, row.pack_split)
-
-
 class SimLedger:
     """Fulfils ports.ledger.Ledger."""
 
@@ -154,7 +124,8 @@ class SimLedger:
         return self._record.drainer is not self._me
 
     def unlock_shards(self) -> None:
-        self._record.drainer = None
+        if not self.lock_lost():
+            self._record.drainer = None
 
     async def cursors(self) -> dict[int, Cursor]:
         return await self._link.call("cursors", lambda: dict(self._record.cursors))
@@ -170,7 +141,9 @@ class SimLedger:
     async def book(
         self, rows: Sequence[LedgerRow], dead: Sequence[DeadEntry], take_back: TakeBack
     ) -> BookReply:
-        late_rows, too_much = await self._link.call("insert", lambda: self._record.doubles(rows))
+        late_rows, too_much = await self._link.call(
+            "insert", lambda: counted_twice(self._record.rows, rows)
+        )
         if too_much:
             await take_back(too_much)
         booked = [*rows, *late_rows]
@@ -224,8 +197,20 @@ class SimDirectory:
             "entitlement", lambda each: each.entitlement(payer, member, period_start_ms)
         )
 
-    async def create_user(self, user_id: str, tier: str, calendar: Calendar) -> Identity:
-        return await self._ask("create", lambda each: each.create_user(user_id, tier, calendar))
+    async def as_payer(self, user_id: str) -> Identity | None:
+        return await self._ask("as_payer", lambda each: each.as_payer(user_id))
+
+    async def create_user(
+        self, user_id: str, tier: str, calendar: Calendar, email: str | None = None
+    ) -> Identity:
+        return await self._ask(
+            "create", lambda each: each.create_user(user_id, tier, calendar, email)
+        )
+
+    async def claim_tier(self, user_id: str, tier: str, claimed_ms: int) -> Identity:
+        return await self._ask(
+            "claim_tier", lambda each: each.claim_tier(user_id, tier, claimed_ms)
+        )
 
     async def set_calendar(self, user_id: str, calendar: Calendar) -> Identity:
         return await self._ask("set_calendar", lambda each: each.set_calendar(user_id, calendar))
@@ -239,8 +224,12 @@ class SimDirectory:
     async def adjust(self, adjustment: Adjustment) -> Identity:
         return await self._ask("adjust", lambda each: each.adjust(adjustment))
 
-    async def create_key(self, key_id: str, user_id: str, digest: bytes) -> Identity:
-        return await self._ask("create_key", lambda each: each.create_key(key_id, user_id, digest))
+    async def create_key(
+        self, key_id: str, user_id: str, digest: bytes, is_service: bool = False
+    ) -> Identity:
+        return await self._ask(
+            "create_key", lambda each: each.create_key(key_id, user_id, digest, is_service)
+        )
 
     async def revoke_key(self, key_id: str) -> Identity:
         return await self._ask("revoke_key", lambda each: each.revoke_key(key_id))
@@ -250,6 +239,11 @@ class SimDirectory:
 
     async def unprojected(self, rows_max: int) -> Sequence[Identity]:
         return await self._ask("unprojected", lambda each: each.unprojected(rows_max))
+
+    async def changed_lately(self, within_s: int, after: str, rows_max: int) -> Sequence[Identity]:
+        return await self._ask(
+            "changed_lately", lambda each: each.changed_lately(within_s, after, rows_max)
+        )
 
     async def mark_projected(self, user_id: str, rev: int) -> None:
         await self._ask("mark_projected", lambda each: each.mark_projected(user_id, rev))

@@ -16,7 +16,7 @@ from gateway.core.quota.endings import OpenHold
 from gateway.core.quota.model import QuotaModel
 from gateway.core.quota.projection import Quiet
 from gateway.core.quota.settle import LapsedHold
-from gateway.core.quota.shard import Event, Shard, is_past
+from gateway.core.quota.shard import FIRST_ID, Event, Shard, is_past
 from gateway.ports.outbox import OutboxEntry
 from gateway.ports.quota_store import ShardState, StoreUnavailable
 from tests.simulation.network import Place
@@ -35,6 +35,8 @@ class SimServer(Place):
         self.skew_ms = 0
         self._readers: list[asyncio.Future[None]] = []
         self.models = [QuotaModel() for _ in range(SHARDS)]
+        self._skipped: dict[int, str] = {}  # a stream id that no event ever had
+        self._trimmed: set[int] = set()
 
     def now_ms(self) -> int:
         """The server's time, by which leases and periods are judged."""
@@ -93,10 +95,24 @@ class SimServer(Place):
         self, shard: int, epoch: int, cursor: str, quiet_ms: int, awaited: Sequence[str]
     ) -> int:
         quiet = Quiet(self.now_ms() + quiet_ms, tuple(awaited)) if awaited else Quiet()
-        return self.models[shard].open_shard(epoch, cursor, quiet)
+        found = self.models[shard].shard
+        before = found.newest_id
+        in_force = self.models[shard].open_shard(epoch, cursor, quiet)
+        if found.newest_id != before:
+            self._skipped[shard] = cursor
+        return in_force
 
-    def has_event(self, shard: int, stream_id: str) -> bool:
-        return any(event.stream_id == stream_id for event in self.models[shard].shard.events)
+    def has_event(self, shard: int, stream_id: str, is_booked: bool) -> bool:
+        """Or had it, until it was trimmed, or went past it when an epoch began."""
+        ids = [event.stream_id for event in self.models[shard].shard.events]
+        if stream_id in ids or not is_booked:
+            return stream_id in ids
+        if not is_past(stream_id, self._skipped.get(shard, FIRST_ID)):
+            return True
+        return shard in self._trimmed and (not ids or is_past(ids[0], stream_id))
+
+    def known(self, calls: Sequence[tuple[str, str]]) -> list[bool]:
+        return [call in self.of(call[0]).shard.kept for call in calls]
 
     def read(self, cursors: dict[int, str], rows_max: int) -> list[OutboxEntry]:
         found: list[OutboxEntry] = []
@@ -118,7 +134,10 @@ class SimServer(Place):
     def trim(self, shard: int, before_id: str, cursor: str) -> None:
         oldest = min(before_id, cursor, key=stream_position)
         found = self.models[shard].shard
-        found.events = [each for each in found.events if not is_past(oldest, each.stream_id)]
+        kept = [each for each in found.events if not is_past(oldest, each.stream_id)]
+        if len(kept) < len(found.events):
+            self._trimmed.add(shard)
+        found.events = kept
 
     def lapsed(self, number: int, grace_ms: int, rows_max: int) -> list[LapsedHold]:
         """Holds whose lease and grace are over. An account goes by its payer's name here."""

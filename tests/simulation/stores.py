@@ -125,8 +125,15 @@ class SimStore:
             "epochs", lambda: {shard: self._server.state(shard).epoch for shard in range(SHARDS)}
         )
 
-    async def has_event(self, shard: int, stream_id: str) -> bool:
-        return await self._link.call("has_event", lambda: self._server.has_event(shard, stream_id))
+    async def has_event(self, shard: int, stream_id: str, is_booked: bool) -> bool:
+        return await self._link.call(
+            "has_event", lambda: self._server.has_event(shard, stream_id, is_booked)
+        )
+
+    async def known(self, calls: Sequence[tuple[str, str]]) -> Sequence[bool]:
+        if not calls:
+            return ()
+        return await self._link.call("known", lambda: self._server.known(calls))
 
     async def shard_state(self, shard: int) -> ShardState:
         return await self._link.call("shard_state", lambda: self._server.state(shard))

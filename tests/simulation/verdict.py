@@ -15,22 +15,19 @@ from gateway.core.hold import UNSEEN_TOKENS_MAX
 from gateway.core.quota.account import Account
 from tests.simulation.auditor import Auditor
 from tests.simulation.calls import CallRecord, prompt_tokens
-from tests.simulation.schedule import MEMBERS
 
 
 def judge(auditor: Auditor, calls: Mapping[str, CallRecord]) -> None:
     """Tell the auditor everything that must not be, in words."""
     for call in calls.values():
         for breach in _of_call(auditor, call):
-            auditor.breach(breach, _payer(call))
-    for payer, breach in _of_figures(auditor):
-        auditor.breach(breach, payer)
-    for breach in [*_of_strangers(auditor, calls), *_of_leftovers(auditor)]:
+            auditor.breach(breach)
+    for breach in (
+        *_of_figures(auditor),
+        *_of_strangers(auditor, calls),
+        *_of_leftovers(auditor),
+    ):
         auditor.breach(breach)
-
-
-def _payer(call: CallRecord) -> str:
-    return MEMBERS.get(call.plan.user, call.plan.user)
 
 
 def _of_call(auditor: Auditor, call: CallRecord) -> Iterator[str]:
@@ -94,7 +91,7 @@ def _of_strangers(auditor: Auditor, calls: Mapping[str, CallRecord]) -> Iterator
         yield f"I12: {len(auditor.record.dead)} entries could not be booked"
 
 
-def _of_figures(auditor: Auditor) -> Iterator[tuple[str, str]]:
+def _of_figures(auditor: Auditor) -> Iterator[str]:
     """I3: what accounts say is the sum of what the ledger says."""
     directory = auditor.record.directory
     for model in auditor.server.models:
@@ -113,16 +110,16 @@ def _of_figures(auditor: Auditor) -> Iterator[tuple[str, str]]:
             )
             found = (account.settled, account.from_packs, account.spent_nano_gbp)
             if wanted != found:
-                yield payer, f"I3: {payer}/{member} counts {found}, the ledger {wanted}"
+                yield f"I3: {payer}/{member} counts {found}, the ledger {wanted}"
             adjusted = directory.adjusted(payer, member, account.starts_ms)
             if account.adjusted != adjusted:
                 found_adjusted = f"is adjusted by {account.adjusted}, not {adjusted}"
-                yield payer, f"I3: {payer}/{member} {found_adjusted}"
+                yield f"I3: {payer}/{member} {found_adjusted}"
             if member is None:
                 yield from _of_packs(auditor, payer, account)
 
 
-def _of_packs(auditor: Auditor, payer: str, account: Account) -> Iterator[tuple[str, str]]:
+def _of_packs(auditor: Auditor, payer: str, account: Account) -> Iterator[str]:
     spent = Counter[str]()
     for row in auditor.record.of_payer.get(payer, []):
         for pack_id, tokens in row.pack_split:
@@ -132,9 +129,8 @@ def _of_packs(auditor: Auditor, payer: str, account: Account) -> Iterator[tuple[
     for pack in account.packs.values():
         if pack.tokens != credits[pack.pack_id] - spent[pack.pack_id]:
             yield (
-                payer,
                 f"I3: pack {pack.pack_id} of {payer} has {pack.tokens} left of "
-                f"{credits[pack.pack_id]}, {spent[pack.pack_id]} of it spent",
+                f"{credits[pack.pack_id]}, {spent[pack.pack_id]} of it spent"
             )
 
 

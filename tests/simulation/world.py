@@ -283,6 +283,8 @@ class _World:
         for gateway in self._gateways:
             if not gateway.is_ready:
                 yield f"{gateway.process.name} is not up"
+            if gateway.is_comparing:  # whoever calls then waits for it
+                yield f"{gateway.process.name} compares the server"
             if gateway.unconfirmed:
                 yield f"{gateway.process.name} has {gateway.unconfirmed} settlements unconfirmed"
         for call in self.calls.values():

@@ -62,7 +62,8 @@ def write_wheel(folder: Path, name: str) -> str:
     wheel = folder / f"{name}-1-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         for path, text in files.items():
-            archive.writestr(path, text)
+            # Without the moment of its making, so that one made twice has one hash.
+            archive.writestr(zipfile.ZipInfo(path), text)
     return f"{name}==1 --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}\n"
 
 

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 
 from gateway.adapters.postgres.connection import Connection, foreign, translated
 from gateway.adapters.postgres.doubles import corrections, counted_twice, excess
+from gateway.adapters.postgres.notices import note_crossings
 from gateway.adapters.postgres.statements import drain
 from gateway.core.event import (
     LedgerRow,
@@ -35,7 +36,7 @@ COLUMNS = (
     "charged_tokens", "held_tokens", "from_allowance", "from_packs", "pack_split",
     "overdraft_tokens", "cost_nano_gbp", "price_id", "service_tier", "quality", "outcome",
     "status", "sdk_retry", "upstream_id", "client_id", "corrects", "shard", "epoch", "stream_id",
-    "account_seq",
+    "account_seq", "tier_period",
 )  # fmt: skip
 
 
@@ -56,6 +57,7 @@ async def book_batch(
             # Before the cursors are locked: raising an epoch must not wait for what Redis does.
             with foreign():
                 await take_back(too_much)
+    await note_crossings(connection, booked)
     buried = await _bury(connection, [*dead, *rejected])
     await _advance_cursors(connection, rows, [*dead, *rejected])
     return BookReply(booked=booked, repeated=known, dead=buried)
@@ -136,6 +138,7 @@ def _record(row: LedgerRow) -> tuple[object, ...]:
         event.status, event.sdk_retry,
         event.upstream_id, event.client_id, row.corrects, row.shard, row.epoch, row.stream_id,
         row.account_seq,
+        None if row.tier_period_start_ms is None else _start(row.tier_period_start_ms),
     )  # fmt: skip
 
 

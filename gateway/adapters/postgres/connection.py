@@ -46,8 +46,10 @@ class Timeouts:
 
     `statement_ms` is shorter than `command_s`: the server gives up first, and the connection
     survives. `idle_in_transaction_ms` ends what a frozen process left open, `lock_ms` keeps a
-    schema change from queueing everybody behind one long reader. Four connections are enough for
-    one process: only first sights of a user or key, the drain and admin calls come here.
+    schema change from queueing everybody behind one long reader. A drainer that did not ask for
+    `drainer_idle_ms` whether its lock holds has lost it: it asks about once a second. Four
+    connections are enough for one process: only first sights of a user or key, the drain and admin
+    calls come here.
     """
 
     connect_s: float = 5
@@ -56,6 +58,7 @@ class Timeouts:
     statement_ms: int = 8_000
     lock_ms: int = 5_000
     idle_in_transaction_ms: int = 30_000
+    drainer_idle_ms: int = 10_000
     connections_max: int = 4
 
     def server_settings(self) -> dict[str, str]:

@@ -11,19 +11,33 @@ import json
 import asyncpg
 
 from gateway.core.identity import Identity
+from gateway.core.overrides import NO_OVERRIDES, Overrides, decode_overrides
 from gateway.core.period import Calendar
 from gateway.core.quota.entitle import Pack
 
 
 def identity_of(record: asyncpg.Record) -> Identity:
-    """A user, by the columns of `users`."""
+    """A user, by the columns of the view `identities`."""
     return Identity(
         user_id=record["user_id"],
         payer=record["payer"],
         tier=record["tier"],
         rev=record["rev"],
         calendar=calendar_of(record),
+        member_rev=record["member_rev"],
+        email=record["email"],
+        is_team=record["is_team"],
+        is_blocked=record["is_blocked"],
+        limits=overrides_of(record["limits"]),
+        member_limits=overrides_of(record["member_limits"]),
+        tier_set_ms=record["tier_set_ms"],
+        is_service=record.get("is_service", False),
     )
+
+
+def overrides_of(text: str | None) -> Overrides:
+    """Limits in JSON; NULL, like an empty object, is none."""
+    return NO_OVERRIDES if text in (None, "{}") else decode_overrides(text or "")
 
 
 def calendar_of(record: asyncpg.Record) -> Calendar:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from gateway.adapters.postgres.connection import Pool, session
 from gateway.adapters.postgres.statements import reports
+from gateway.core.reconciling import Booked
 
 # Entries fetched at a time: some hundred kilobytes, a millisecond of the server.
 _FETCH_ROWS = 500
@@ -73,3 +74,31 @@ class PostgresReports:
         async with session(self._pool) as connection:
             found = await connection.fetch(reports.CHARGES, after_event_id, rows_max)
         return [Charge(**record) for record in found]
+
+    async def booked(self, from_ms: int, until_ms: int) -> Sequence[Booked]:
+        """What was used and what it cost, by UTC day, model, price and standing. Reads the months
+        that the range touches."""
+        async with (
+            session(self._pool) as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            await connection.execute(reports.READ_LONG)
+            found = await connection.fetch(
+                reports.BOOKED_BY_DAY, from_ms, until_ms, timeout=_REPORT_S
+            )
+        return [Booked(**record) for record in found]
+
+    async def pack_faults(self) -> Sequence[str]:
+        """Where packs, refunds and their entries contradict each other, in words; none is well.
+        Reads the ledger as a whole."""
+        async with (
+            session(self._pool) as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            await connection.execute(reports.READ_LONG)
+            found = await connection.fetch(reports.PACK_FAULTS, timeout=_REPORT_S)
+        return [
+            f"{record['payer']}: pack {record['pack_id']} of {record['payment_ref']}: "
+            f"{record['fault']}"
+            for record in found
+        ]

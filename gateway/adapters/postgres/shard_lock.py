@@ -1,8 +1,9 @@
-"""The right to drain: an advisory lock on a connection of its own.
+"""The right to drain, or to send: an advisory lock on a connection of its own.
 
 Postgres gives the lock up when the connection ends, however it ends, so a drainer that was killed
-blocks nobody. Two drainers at once would be harmless (the ledger's key sees to that), only
-wasteful. Needs a real session: behind a pooler in transaction mode the lock means nothing.
+blocks nobody; and it ends the connection of one that stands still, or whose machine is gone. Two
+drainers at once would be harmless (the ledger's key sees to that), only wasteful. Needs a real
+session: behind a pooler in transaction mode the lock means nothing.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from gateway.adapters.postgres.statements import drain
 class ShardLock:
     """Held by at most one connection of a database; lost with that connection."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, url: str, attempt: str = drain.TRY_DRAIN_LOCK) -> None:
+        """`attempt`: the statement that takes it, or says that it is held."""
+        self._url, self._attempt = url, attempt
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
 
     def lost(self) -> bool:
@@ -34,7 +36,7 @@ class ShardLock:
             try:
                 if self._connection is None or self._connection.is_closed():
                     self._connection = await self._connect()
-                taken = bool(await self._connection.fetchval(drain.TRY_DRAIN_LOCK))
+                taken = bool(await self._connection.fetchval(self._attempt))
             finally:
                 if not taken:
                     self.release()
@@ -52,5 +54,9 @@ class ShardLock:
             self._url,
             timeout=TIMEOUTS.connect_s,
             command_timeout=TIMEOUTS.command_s,
-            server_settings=TIMEOUTS.server_settings(),
+            server_settings={
+                **TIMEOUTS.server_settings(),
+                # https://www.postgresql.org/docs/14/runtime-config-client.html
+                "idle_session_timeout": str(TIMEOUTS.drainer_idle_ms),
+            },
         )

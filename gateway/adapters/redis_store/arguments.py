@@ -28,7 +28,7 @@ def beside_the_month(limits: Limits) -> str:
     """All limits of a call but the month's; kept, because a tier's calls have the same."""
     return joined(
         limits.member_tokens, limits.tier_period_start_ms, limits.nano_gbp, limits.concurrent,
-        limits.requests_a_minute, limits.tokens_a_minute,
+        limits.requests_a_minute, limits.tokens_a_minute, 1 if limits.shadow else None,
     )  # fmt: skip
 
 

@@ -36,6 +36,7 @@ from gateway.adapters.redis_store.keys import (
 )
 from gateway.adapters.redis_store.replies import reserve_reply, settle_reply
 from gateway.adapters.redis_store.scripts import Script
+from gateway.adapters.redis_store.stream_facts import stream_facts
 from gateway.core.event import format_split
 from gateway.core.quota.entitle import (
     EntitleCode,
@@ -229,19 +230,27 @@ class RedisQuotaStore:
             if not isinstance(epoch, StoreUnavailable)
         }
 
-    async def has_event(self, shard: int, stream_id: str) -> bool:
+    async def has_event(self, shard: int, stream_id: str, is_booked: bool) -> bool:
         key = shard_keys(shard).outbox
-        return bool(await self._calls.command("XRANGE", key, stream_id, stream_id))
+        if await self._calls.command("XRANGE", key, stream_id, stream_id):
+            return True
+        return is_booked and (await stream_facts(self._calls, key)).had(stream_id)
+
+    async def known(self, calls: Sequence[tuple[str, str]]) -> Sequence[bool]:
+        keys = [account_keys(payer, self._shards).holds for payer, _ in calls]
+        asked = [("HEXISTS", key, rid) for key, (_, rid) in zip(keys, calls, strict=True)]
+        told = await self._calls.commands(asked) if asked else []
+        for each in told:
+            if isinstance(each, StoreUnavailable):
+                raise each
+        return [bool(each) for each in told]
 
     async def shard_state(self, shard: int) -> ShardState:
         keys = shard_keys(shard)
         epoch, schema, awaited = await self._calls.command("HMGET", keys.meta, "e", "v", "w")
         how = (schema is None or int(schema) >= SCHEMA_VERSION, awaited is not None)
-        if not await self._calls.command("EXISTS", keys.outbox):
-            return ShardState(int(epoch or 0), "0-0", *how)
-        info = await self._calls.command("XINFO", "STREAM", keys.outbox)
-        fields = info if isinstance(info, dict) else dict(zip(info[::2], info[1::2], strict=True))
-        return ShardState(int(epoch or 0), fields[b"last-generated-id"].decode(), *how)
+        newest_id = (await stream_facts(self._calls, keys.outbox)).newest_id
+        return ShardState(int(epoch or 0), newest_id, *how)
 
     async def open_shard(
         self, shard: int, epoch: int, cursor: str, quiet_ms: int, awaited: Sequence[str]

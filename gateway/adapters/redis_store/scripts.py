@@ -13,7 +13,7 @@ from pathlib import Path
 
 NAMES = (
     "caught_up", "correct", "entitle", "extend", "forget", "hydrate", "keep", "open", "reassert",
-    "reserve", "settle", "snapshot",
+    "reserve", "settle", "share", "snapshot",
 )  # fmt: skip
 _PRELUDE = re.compile(r"^-- prelude: ([\w ]+)$", re.MULTILINE)
 

@@ -19,22 +19,24 @@ Greet = Callable[[Any], Awaitable[None]]
 
 class ServerWatch:
     """Asks each new connection's server for its id. `on_new` is called once for each new one and
-    answers, sooner or later, with `accept`."""
+    answers, sooner or later, with `accept`; of several only the newest is waited for."""
 
     def __init__(self, on_new: Callable[[str], None]) -> None:
         self._on_new = on_new
         self._accepted = ""
-        self._examined: dict[str, asyncio.Event] = {}
+        self._examined = ""
+        self._over = asyncio.Event()
 
     async def greet(self, connection: Any) -> None:
         """For redis-py's `redis_connect_func`: log in, then make sure of the server."""
         server_id = await _introduced(connection)
         if server_id == self._accepted:
             return
-        if server_id not in self._examined:
-            self._examined[server_id] = asyncio.Event()
+        if server_id != self._examined:
+            self._over.set()  # nobody will accept the one before it any more
+            self._examined, self._over = server_id, asyncio.Event()
             self._on_new(server_id)
-        await self._examined[server_id].wait()
+        await self._over.wait()
         if server_id != self._accepted:
             raise RedisConnectionError("another server has taken this one's place")
 
@@ -42,19 +44,18 @@ class ServerWatch:
         """The same for those who compare: they wait for nobody, but while a server is examined
         they must not reach another, which would be found in order instead of it."""
         server_id = await _introduced(connection)
-        if self._examined and server_id not in self._examined:
+        if self._examined and server_id != self._examined:
             raise RedisConnectionError("another server answers than the one to be compared")
 
     def is_examined(self, server_id: str) -> bool:
         """Whether somebody may wait for this server still."""
-        return server_id in self._examined
+        return server_id == self._examined
 
     def accept(self, server_id: str) -> None:
-        """What this server knows is in order: calls may go on."""
-        self._accepted = server_id
-        for event in self._examined.values():
-            event.set()
-        self._examined.clear()
+        """What this server knows is in order: calls may go on, unless another has come since."""
+        if server_id == self._examined:
+            self._accepted, self._examined = server_id, ""
+            self._over.set()
 
 
 def id_of(info: Mapping[str, Any]) -> str:

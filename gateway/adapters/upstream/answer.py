@@ -2,7 +2,9 @@
 
 The connection puts bytes in and the caller, one task, takes them out. What comes faster than it is
 taken stops the reading (BUFFER_BYTES_MAX), so a slow client holds its own upstream back and nothing
-else. Once the answer has come whole it holds no connection any more. It knows no HTTP.
+else. A stream is handed on from within the connection's turn: a task that woke for each piece would
+cost more than the piece. Once the answer has come whole it holds no connection any more. It knows
+no HTTP.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import Protocol
 
 from gateway.adapters.upstream.origin import BODY_BYTES_MAX
 from gateway.adapters.upstream.reader import ResponseReader
-from gateway.ports.upstream import UpstreamBroke, UpstreamSilent
+from gateway.ports.upstream import Take, UpstreamBroke, UpstreamSilent
 
 # Beyond this reading pauses, until all of it was taken. One read brings up to 256 KiB more.
 BUFFER_BYTES_MAX = 256 * 2**10
@@ -36,9 +38,18 @@ class Line(Protocol):
 
 
 class Answer(ResponseReader):
-    """Made before its head has come; `send` hands it out afterwards. It is its own `chunks()`."""
+    """Made before its head has come; `send` hands it out afterwards."""
 
-    __slots__ = ("_is_wanted_whole", "_line", "_loop", "_size", "_trouble", "_waiter")
+    __slots__ = (
+        "_is_wanted_whole",
+        "_line",
+        "_loop",
+        "_objection",
+        "_size",
+        "_take",
+        "_trouble",
+        "_waiter",
+    )
 
     def __init__(self, line: Line, loop: asyncio.AbstractEventLoop) -> None:
         ResponseReader.__init__(self)
@@ -48,6 +59,8 @@ class Answer(ResponseReader):
         self._trouble: UpstreamBroke | UpstreamSilent | None = None
         self._size = 0  # bytes that came and were not taken, framing included
         self._is_wanted_whole = False
+        self._take: Take | None = None  # who is handed what comes, while somebody pours
+        self._objection: Exception | None = None  # what it raised
 
     # --- the caller's side ---------------------------------------------------------------------
 
@@ -67,30 +80,42 @@ class Answer(ResponseReader):
             self._line.resume()
         try:
             while not self.is_complete:
-                await self.news()
                 if self._size > BODY_BYTES_MAX and sum(map(len, self.parts)) > BODY_BYTES_MAX:
                     self.drop()
                     raise UpstreamBroke(_TOO_LARGE)
-        except asyncio.CancelledError:
-            self.drop()
-            raise
-
-    def chunks(self) -> Answer:
-        return self
-
-    def __aiter__(self) -> Answer:
-        return self
-
-    async def __anext__(self) -> bytes:
-        try:
-            while not self.parts:
-                if self.is_complete:
-                    raise StopAsyncIteration
                 await self.news()
         except asyncio.CancelledError:
             self.drop()
             raise
-        data = b"".join(self.parts)  # of a single one that is the part itself
+
+    async def pour(self, take: Take) -> bool:
+        self._take = take
+        try:
+            while True:
+                if self.parts and not take(self._what_came()):
+                    return False
+                if self.is_complete:
+                    return True
+                await self.news()
+                objection, self._objection = self._objection, None
+                if objection is not None:
+                    raise objection
+                if self._has_enough:
+                    return False
+        except asyncio.CancelledError:
+            self.drop()
+            raise
+        finally:
+            self._take = None
+
+    @property
+    def _has_enough(self) -> bool:
+        """`take` wants no more."""
+        return self._take is None
+
+    def _what_came(self) -> bytes:
+        """While nobody poured."""
+        data = b"".join(self.parts)
         self.parts.clear()
         if self._size > BUFFER_BYTES_MAX and self._line is not None:
             self._line.resume()
@@ -122,14 +147,28 @@ class Answer(ResponseReader):
         self.feed(data)
         if self.is_complete:
             self._line = None
-        else:
+        if self._take is not None:
+            self._pass_on(self._take)
+            return
+        if not self.is_complete:
             self._size += len(data)
             if self._size > BUFFER_BYTES_MAX and not self._is_wanted_whole:
                 assert self._line is not None
                 self._line.pause()
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        self.wake()
+
+    def _pass_on(self, take: Take) -> None:
+        """Wake the caller only for the end, or for what `take` says."""
+        if self.parts:
+            data = b"".join(self.parts)  # of a single one that is the part itself
+            self.parts.clear()
+            try:
+                if not take(data):
+                    self._take = None
+            except Exception as error:
+                self._take, self._objection = None, error
+        if self._take is None or self.is_complete:
+            self.wake()
 
     def end(self, *, in_order: bool) -> None:
         """The server ended the connection. UpstreamBroke when the answer has not come whole."""

@@ -6,7 +6,7 @@ the environment nothing is read. A proxy is one that the caller names.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 
 import aiohttp
 from yarl import URL
@@ -21,6 +21,7 @@ from gateway.adapters.upstream.origin import (
     log_refused,
 )
 from gateway.ports.upstream import (
+    Take,
     UpstreamBroke,
     UpstreamCall,
     UpstreamHead,
@@ -107,16 +108,25 @@ class SessionAnswer:
 
     async def read(self) -> bytes:
         body = bytearray()
-        async for data in self.chunks():
-            body += data
-            if len(body) > BODY_BYTES_MAX:
-                raise UpstreamBroke(f"the answer is larger than {BODY_BYTES_MAX} bytes")
+
+        def take(data: bytes) -> bool:
+            body.extend(data)
+            return len(body) <= BODY_BYTES_MAX
+
+        if not await self.pour(take):
+            raise UpstreamBroke(f"the answer is larger than {BODY_BYTES_MAX} bytes")
         return bytes(body)
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def pour(self, take: Take) -> bool:
+        while data := await self._next():
+            if not take(data):
+                return False
+        return True
+
+    async def _next(self) -> bytes:
+        """What has come; nothing at the end."""
         try:
-            async for data in self._response.content.iter_any():
-                yield data
+            return await self._response.content.readany()
         except (TimeoutError, aiohttp.ServerTimeoutError) as error:
             raise UpstreamSilent(type(error).__name__) from None
         except (aiohttp.ClientError, OSError) as error:

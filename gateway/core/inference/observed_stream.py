@@ -68,7 +68,10 @@ class ObservedStream:
 
     def feed(self, data: bytes) -> bytes:
         """Take bytes from upstream; those of whole events that the client may see. SseTooLarge."""
-        return self._pass(self._reader.feed(data))
+        event = self._reader.only_event(data)
+        if event is None:
+            return self._pass(self._reader.feed(data))
+        return data if self._note(event) else b""
 
     def finish(self) -> bytes:
         """Upstream has ended: what it left unterminated, if the client may see it."""

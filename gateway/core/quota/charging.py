@@ -124,9 +124,7 @@ def _let_go(scene: _Scene, hold: OpenHold | None, charged: int = 0) -> None:
     for account in (scene.account, scene.member):
         if account is not None and hold is not None and is_held:
             account.let_go(tokens, hold.nano_gbp)
-    share = shard.share(end.tier, end.tier_period_start_ms)
-    if share is not None and end.tier_period_start_ms is not None:
-        share.count(end.tier_period_start_ms, charged, -tokens)
+    shard.count_in_tier(end.tier, end.tier_period_start_ms, charged, -tokens)
     shard.leases.pop(scene.call, None)
 
 
@@ -197,17 +195,15 @@ def correct(shard: Shard, double: Correction, now_ms: int) -> bool:
         return False
     account = _counted(shard.in_force(double.payer, None), double)
     member = _counted(shard.member_in_force(double.payer, double.member), double)
-    if account is None and member is None:
-        return False
+    if account is None and member is None and double.tier_period_start_ms is None:
+        return False  # a capped tier counts all of its epoch
     tokens, nano_gbp = double.charged_tokens, double.cost_nano_gbp
     if account is not None:
         undo(account.packs, double.pack_split)
         account.count(double.period_start_ms, -tokens, -total(double.pack_split), -nano_gbp)
     if member is not None:
         member.count(double.period_start_ms, -tokens, 0, -nano_gbp)
-    share = shard.share(double.tier, double.tier_period_start_ms)
-    if share is not None and double.tier_period_start_ms is not None:
-        share.count(double.tier_period_start_ms, -tokens, 0)
+    shard.count_in_tier(double.tier, double.tier_period_start_ms, -tokens, 0)
     shard.keep(call, Mark.BOOKED, now_ms + KEPT_MS)
     return True
 

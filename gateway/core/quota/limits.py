@@ -48,7 +48,9 @@ def most_output(bounds: Sequence[Bound], least: int, wanted: int) -> tuple[Reser
 class TierShare:
     """This shard's share of a cap that holds for a whole tier, as it was handed out in `epoch`.
 
-    `settled` belongs to the tier's period that began at `period_ms`; a later one begins at 0.
+    `settled` belongs to the tier's period that began at `period_ms`; a later one begins at 0. What
+    earlier epochs settled is among it once the share `is_whole`. `round` is the newest in which
+    shares were handed out, `free` what was free of the whole cap in the one before.
     """
 
     epoch: int
@@ -56,10 +58,21 @@ class TierShare:
     share: int
     settled: int = 0
     held: int = 0
+    is_whole: bool = False
+    round: int = 0
+    free: int = 0
 
     def left(self, period_ms: int) -> int:
         """What is settled of a share that a call in this period may still take, holds aside."""
         return self.share - (self.settled if self.period_ms >= period_ms else 0)
+
+    def may_get(self, tokens: int) -> bool:
+        """Whether so much may be shared out anew within a second."""
+        return not self.is_whole or tokens <= self.free
+
+    def runs(self, period_ms: int, now_ms: int) -> bool:
+        """Whether a call may name this period: it has begun, and no later one has."""
+        return period_ms <= now_ms and (self.period_ms <= period_ms or self.period_ms > now_ms)
 
     def count(self, period_ms: int, settled: int, held: int) -> None:
         """Count changes; those of a period that is over only change what is held."""
@@ -67,4 +80,4 @@ class TierShare:
             self.period_ms, self.settled = period_ms, 0
         if period_ms == self.period_ms:
             self.settled += settled
-        self.held += held
+        self.held = max(0, self.held + held)

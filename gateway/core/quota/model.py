@@ -20,7 +20,6 @@ from gateway.core.quota.entitle import (
     LedgerSums,
     Snapshot,
 )
-from gateway.core.quota.limits import TierShare
 from gateway.core.quota.packs import by_end
 from gateway.core.quota.projection import (
     Quiet,
@@ -35,6 +34,7 @@ from gateway.core.quota.reassert import OpenCall, ReassertCode, reassert
 from gateway.core.quota.reserve import ReserveAsk, ReserveReply
 from gateway.core.quota.settle import Correction, Settlement, SettleReply
 from gateway.core.quota.shard import Shard
+from gateway.core.quota.shares import ShareAsk, ShareReply, share
 
 
 class QuotaModel:
@@ -92,9 +92,9 @@ class QuotaModel:
     def forget_endings(self, now_ms: int) -> None:
         self.shard.forget_endings(now_ms)
 
-    def hand_out(self, tier: str, share: TierShare) -> None:
-        """A share of a tier's cap, as the gateways hand it out."""
-        self.shard.tiers[tier] = share
+    def share(self, ask: ShareAsk, now_ms: int, stream_id: str) -> ShareReply:
+        """`stream_id` is the server's word for its newest event."""
+        return share(self.shard, ask, now_ms, stream_id)
 
     def snapshot(self, payer: str, member: str | None = None) -> Snapshot | None:
         account = self.shard.usable(payer, member)

@@ -13,7 +13,6 @@ from enum import IntEnum
 import msgspec
 
 from gateway.core.quota.endings import OpenHold
-from gateway.core.quota.limits import TierShare
 from gateway.core.quota.shard import Shard
 
 
@@ -82,15 +81,5 @@ def reassert(shard: Shard, told: OpenCall, now_ms: int) -> ReassertCode:
     for each in (account, member):
         if each is not None:
             each.hold(told.hold_tokens, told.hold_nano_gbp)
-    _hold_of_tier(shard, told)
+    shard.count_in_tier(told.tier, told.tier_period_start_ms, 0, told.hold_tokens)
     return ReassertCode.HELD
-
-
-def _hold_of_tier(shard: Shard, told: OpenCall) -> None:
-    """A share of this epoch that is still to be handed out must find this held."""
-    starts_ms = told.tier_period_start_ms
-    if starts_ms is None:
-        return
-    share = shard.share(told.tier, starts_ms) or TierShare(shard.epoch, starts_ms, 0)
-    shard.tiers[told.tier] = share
-    share.count(starts_ms, 0, told.hold_tokens)

@@ -35,6 +35,10 @@ class ReserveCode(IntEnum):
     TOKENS = -17
 
 
+SHARED_MS = 1000
+"""So soon what is free of a tier's cap is shared out anew."""
+
+
 class Limits(msgspec.Struct, frozen=True, gc=False):
     """What binds one call; None: no such limit.
 
@@ -43,7 +47,8 @@ class Limits(msgspec.Struct, frozen=True, gc=False):
     (the member, else the payer) may have `concurrent` holds open, and so many requests and tokens
     a minute: at most limit + limit x t / 60 in any t seconds (GCRA, burst = limit), by what calls
     hold when they are admitted. A tier that is capped as a whole has `tier_period_start_ms`, the
-    start of the tier's own period; its cap is handed out by shard, in Redis.
+    start of the tier's own period; its cap is handed out by shard, in Redis. Of a `shadow` tier
+    every hold is made, as large as it is wanted; what the limits say is only told.
     """
 
     tokens: int
@@ -53,6 +58,7 @@ class Limits(msgspec.Struct, frozen=True, gc=False):
     tokens_a_minute: int | None = None
     concurrent: int | None = None
     tier_period_start_ms: int | None = None
+    shadow: bool = False
 
 
 class ReserveAsk(msgspec.Struct, frozen=True, gc=False):
@@ -62,7 +68,7 @@ class ReserveAsk(msgspec.Struct, frozen=True, gc=False):
     and `output_wanted`; in money it is `prompt_nano_gbp + cap x choices x output_nano_gbp`.
     `member` is the user when the payer is a team. `rev` and `member_rev` are the revisions under
     which payer and member were read. The period is the payer's by the gateway's clock. `tail` is
-    the event's skeleton.
+    the event's skeleton. `lease_ms` 0 only asks: the answer is the same, and nothing is held.
     """
 
     rid: str
@@ -91,7 +97,9 @@ class ReserveReply(msgspec.Struct, frozen=True, gc=False):
     adjustments), `limit_tokens` the allowance, `pack_tokens` what live packs have left; after
     MEMBER, used, held and limit are the member's. `period_*_ms` are the borders of the hold's
     period. `wait_ms` says when to ask again, where that is known; otherwise it is 0 (after TOKENS:
-    never, the call is larger than a minute's limit).
+    never, the call is larger than a minute's limit). After TIER it is SHARED_MS where other shards
+    may have what the call needs. `spared` is the code that a shadow tier's call would have been
+    refused with, or 0.
     """
 
     code: ReserveCode
@@ -110,3 +118,4 @@ class ReserveReply(msgspec.Struct, frozen=True, gc=False):
     rev: int
     member_rev: int
     epoch: int
+    spared: int = 0

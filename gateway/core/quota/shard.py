@@ -63,9 +63,22 @@ class Shard:
         return None if member is None else self.in_force(payer, member)
 
     def share(self, tier: str, period_ms: int | None) -> TierShare | None:
-        """The share of a capped tier; one that was handed out in a lost epoch counts no more."""
-        found = None if period_ms is None else self.tiers.get(tier)
-        return found if found is not None and found.epoch == self.epoch else None
+        """The share of a capped tier, to be kept by whoever changes it; None of one that is not
+        capped. What was handed out and counted in a lost epoch counts no more."""
+        if period_ms is None:
+            return None
+        found = self.tiers.get(tier)
+        if found is not None and found.epoch == self.epoch:
+            return found
+        round_number, free = (found.round, found.free) if found else (0, 0)
+        return TierShare(self.epoch, period_ms, 0, round=round_number, free=free)
+
+    def count_in_tier(self, tier: str, period_ms: int | None, settled: int, held: int) -> None:
+        """Count a call of a tier, if that is capped."""
+        share = self.share(tier, period_ms)
+        if share is not None and period_ms is not None:
+            share.count(period_ms, settled, held)
+            self.tiers[tier] = share
 
     def keep(self, call: Call, ending: Kept, until_ms: int) -> None:
         """Keep how a call ended until that time."""

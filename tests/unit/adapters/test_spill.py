@@ -151,6 +151,15 @@ def test_what_is_done_before_its_turn_comes_is_left_out(tmp_path: Path) -> None:
         assert list(found) == []
 
 
+def test_what_was_taken_over_and_kept_anew_is_done_in_both_files(tmp_path: Path) -> None:
+    written(tmp_path, settlement("a"))
+    with spill_in(tmp_path) as (spill, _):
+        assert len(list(spill.left())) == 1
+        spill.keep(settlement("a", 2))
+        spill.done("a")
+        assert files(tmp_path) == []
+
+
 def test_an_owner_whose_new_file_was_taken_for_a_dead_one_s_makes_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -80,6 +80,16 @@ def test_the_shipped_plan_is_the_price_list() -> None:
     assert plan.thresholds_percent == (80, 95, 100)
 
 
+def test_limits_come_in_the_words_of_core_and_money_in_nano_gbp(tmp_path: Path) -> None:
+    limits = 'rpm: 60, tpm: 9000, concurrent: 5, gbp: "2.50", tier_tokens: 70000'
+    text = MINIMAL.replace(
+        "{tokens: 1000}", f"{{tokens: 1000, shadow: true, limits: {{{limits}}}}}"
+    )
+    tier = load_text(tmp_path, text).plan.tiers["free"]
+    assert (tier.requests_a_minute, tier.tokens_a_minute, tier.concurrent) == (60, 9_000, 5)
+    assert (tier.nano_gbp, tier.tier_tokens, tier.shadow) == (2_500_000_000, 70_000, True)
+
+
 def test_every_shipped_model_has_its_own_price() -> None:
     settings = load(SHIPPED, {})
     for name in settings.models:

@@ -20,7 +20,7 @@ from gateway.core.quota.entitle import (
     LedgerSums,
     Pack,
 )
-from gateway.core.quota.limits import Bound, TierShare, most_output
+from gateway.core.quota.limits import Bound, most_output
 from gateway.core.quota.minute import EMPTY
 from gateway.core.quota.model import QuotaModel
 from gateway.core.quota.packs import by_end, give_back, merge, spend, undo
@@ -28,6 +28,7 @@ from gateway.core.quota.projection import Quiet
 from gateway.core.quota.reserve import Limits, ReserveAsk, ReserveCode
 from gateway.core.quota.settle import Correction, SettleCode, Settlement
 from gateway.core.quota.shard import is_past
+from gateway.core.quota.shares import ShareAsk, ShareCode
 
 DAY_MS = 86_400_000
 STARTS_MS, ENDS_MS = 30 * DAY_MS, 60 * DAY_MS
@@ -278,7 +279,8 @@ def test_a_member_is_bound_by_its_own_limit_and_counts_for_the_team() -> None:
     limits = Limits(1_000, member_tokens=200, tier_period_start_ms=STARTS_MS)
     asked: dict[str, Any] = {"member": "mia", "limits": limits}
     assert model.hold(**asked) is ReserveCode.TIER
-    model.hand_out("full", TierShare(1, STARTS_MS, 500))
+    wanted = ShareAsk("full", 0, 1, STARTS_MS, 1, earlier_tokens=0, wanted_tokens=500)
+    assert model.share(wanted, NOW_MS, "0-0").code is ShareCode.STANDS
     assert model.reserve(structs.replace(ASK, **asked), NOW_MS).output_tokens == 40
     assert model.hold(rid="r2", **asked) is ReserveCode.IN_FLIGHT
     model.end(member="mia", tier_period_start_ms=STARTS_MS)

@@ -42,7 +42,7 @@ def streams() -> Iterator[Streams]:
         def log_message(self, format: str, *args: Any) -> None: ...
 
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/v1"
         with openai.OpenAI(base_url=url, api_key="key", max_retries=0) as client:
 

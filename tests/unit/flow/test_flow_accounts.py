@@ -108,7 +108,7 @@ async def test_a_revoked_key_is_known_no_more(rig: FlowRig) -> None:
     (key_id,) = rig.directory.key_ids
     await rig.accounts.revoke_key(key_id)
     with pytest.raises(Refused):
-        await rig.identities.of(rig.identities.digest(key))
+        await rig.identities.of(rig.identities.credential(key))
 
 
 async def test_what_is_shown_survives_an_empty_store(rig: FlowRig) -> None:

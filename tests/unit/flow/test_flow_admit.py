@@ -163,7 +163,7 @@ async def test_a_newer_revision_in_the_ledger_is_projected_by_the_call_itself(
     key = await rig.user()
     await admitted(rig, key)
     await rig.directory.set_tier("ada", "lite")  # and its projection is missing
-    await rig.identities.again(rig.identities.digest(key))
+    await rig.identities.again(rig.identities.credential(key))
     asked = reserves(rig)
     assert (await admitted(rig, key)).quota.limit_tokens == 10_000
     assert reserves(rig) - asked == 2  # STALE, then HELD
@@ -285,7 +285,7 @@ async def test_a_ledger_that_is_away_while_an_account_comes_back_is_our_trouble(
     rig: FlowRig,
 ) -> None:
     key = await rig.user()
-    await rig.identities.of(rig.identities.digest(key))
+    await rig.identities.of(rig.identities.credential(key))
     rig.ledger.away = True
     refused = await refusal(rig, key)
     assert (refused.case, refused.retry_after_s) == (Case.QUOTA_BACKEND_UNAVAILABLE, 1)

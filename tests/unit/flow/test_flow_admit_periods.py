@@ -58,8 +58,7 @@ def reserves(rig: FlowRig) -> int:
         (ReserveCode.MONTH, (Case.MONTH_USED_UP, "month", 8), "used 987 of your 1,000 tokens"),
         (ReserveCode.IN_FLIGHT, (Case.QUOTA_IN_FLIGHT, "month", 2), "but 12 are held by your"),
         (ReserveCode.MEMBER, (Case.MEMBER_USED_UP, "member", 8), "987 of the 1,000 tokens that"),
-        (ReserveCode.TIER, (Case.TIER_USED_UP, "tier", 8), "All users of the tier 'free'"),
-        (ReserveCode.BUDGET, (Case.BUDGET_SPENT, "budget", 8), "Your budget for this month"),
+        (ReserveCode.BUDGET, (Case.BUDGET_SPENT, "budget", 8), "What is left of your budget"),
         (ReserveCode.CONCURRENT, (Case.CONCURRENT, "concurrent", 1), "may run at once"),
         (
             ReserveCode.REQUESTS,
@@ -202,7 +201,7 @@ async def test_a_wrong_clock_together_with_a_new_revision_is_admitted(
     if is_projected:
         await rig.accounts.set_tier("ada", "lite")
     else:
-        await rig.identities.again(rig.identities.digest(key))
+        await rig.identities.again(rig.identities.credential(key))
     found = await admitted(rig, key)
     assert (found.hold.period_start_ms, found.quota.tier) == (period.start_ms, "lite")
     assert (await rig.account()).rev == rig.directory.people["ada"].rev
@@ -266,7 +265,7 @@ async def test_a_calendar_that_changed_meanwhile_is_learnt_by_the_next_call(
     known = rig.directory.people["ada"]
     calendar = known.calendar.changed(7, "UTC", rig.clock.now_ms())
     await rig.directory.set_calendar("ada", calendar)  # and its projection is missing
-    await rig.identities.again(rig.identities.digest(key))
+    await rig.identities.again(rig.identities.credential(key))
     found = await admitted(rig, key)
     assert found.quota.reset_at_ms == rig.period.end_ms
     assert (await rig.account()).rev == known.rev + 1

@@ -4,7 +4,7 @@ of its own to the next call."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,10 +30,8 @@ STREAM = (text("Hello"), text(" world"), finish(), usage(20, 30), DONE)
 class FarAnswer(ScriptedAnswer):
     """Every piece takes its turn."""
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        async for piece in super().chunks():
-            await turn()
-            yield piece
+    async def arrives(self) -> None:
+        await turn()
 
     async def close(self) -> None:
         await super().close()
@@ -59,9 +57,12 @@ class FarClient(RecordedAnswer):
         await turn()
         await super().begin(head)
 
-    async def write(self, data: bytes) -> None:
+    def push(self, data: bytes) -> bool:
+        super().push(data)
+        return False
+
+    async def caught_up(self) -> None:
         await turn()
-        await super().write(data)
 
     async def end(self) -> None:
         await turn()
@@ -91,7 +92,7 @@ class Variant:
 
 async def _use_up(rig: FlowRig) -> None:
     await rig.accounts.set_used("ada", 999, "test", "tester")
-    await rig.identities.again(rig.identities.digest(next(iter(KEYS))))
+    await rig.identities.again(rig.identities.credential(next(iter(KEYS))))
 
 
 async def _change(rig: FlowRig) -> None:
@@ -100,7 +101,7 @@ async def _change(rig: FlowRig) -> None:
 
 async def _change_unprojected(rig: FlowRig) -> None:
     await rig.directory.set_tier("ada", "lite")
-    await rig.identities.again(rig.identities.digest(next(iter(KEYS))))
+    await rig.identities.again(rig.identities.credential(next(iter(KEYS))))
 
 
 async def _lose_account(rig: FlowRig) -> None:
@@ -164,7 +165,7 @@ async def begun(rig: FlowRig, variant: Variant, is_keyed: bool) -> Run:
     rig.exchange._upstream = rig.upstream
     KEYS[:] = [await rig.user()]
     await rig.hydrator.hydrate("ada", rig.period)
-    await rig.identities.of(rig.identities.digest(KEYS[0]))
+    await rig.identities.of(rig.identities.credential(KEYS[0]))
     if variant.prepare is not None:
         await variant.prepare(rig)
     source = variant.source()

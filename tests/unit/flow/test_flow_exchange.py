@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from gateway.core.refusal import Case, Refused
+from gateway.flow.accounts import project
+from gateway.ports.directory import PackCredit
 from gateway.ports.upstream import (
     UpstreamBroke,
     UpstreamCutOff,
@@ -69,6 +71,21 @@ async def test_a_whole_answer_is_charged_as_it_says_and_tells_so(rig: FlowRig) -
     assert (row.event.service_tier, row.event.upstream_id) == ("flex", "req_up")
     assert await ended(rig) == [("settle", 50, "done", 200)]
     assert rig.store.journal == ["settle", "whole"]
+
+
+async def test_what_the_allowance_cannot_pay_is_off_the_packs_in_the_answer(rig: FlowRig) -> None:
+    """Thirty tokens are left of the month, and fifty are charged."""
+    key = await rig.user(tier="full")
+    await rig.accounts.set_used("ada", 15_990, "test", "tester")
+    ends_ms = rig.clock.now_ms() + 1000
+    credit = PackCredit("credit", "ada", "pack", 320, ends_ms, "payment", "ops")
+    await project(await rig.directory.credit_pack(credit), rig.directory, rig.store, rig.clock)
+    rig.will_answer(ScriptedAnswer([completion("Hello", COUNTS)]))
+    answer = RecordedAnswer()
+    await rig.exchange.run(rig.call(key), answer)
+    assert answer.head is not None
+    quota = answer.head.quota
+    assert (quota.used_tokens, quota.pack_tokens, quota.remaining_tokens) == (16_020, 300, 300)
 
 
 @pytest.mark.parametrize(

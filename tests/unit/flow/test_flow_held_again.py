@@ -34,7 +34,7 @@ async def caught_up(rig: FlowRig) -> None:
 
 async def come_back(rig: FlowRig) -> None:
     """The loss is noticed, and everything is sent."""
-    await rig.shards.look()
+    await rig.shards.look(rig.store)
     await caught_up(rig)
 
 
@@ -90,6 +90,44 @@ async def test_a_hold_whose_end_has_been_sent_is_not_held_again(rig: FlowRig) ->
     await rig.lose_everything()
     await come_back(rig)
     assert "reassert" not in rig.store.asked
+
+
+async def test_a_server_that_lost_only_a_hold_has_gone_back_and_holds_it_again(
+    rig: FlowRig,
+) -> None:
+    key = await rig.user()
+    await rig.spend(key)
+    saved = rig.redis.saved()
+    entry = await opened(rig, key)
+    rig.redis.go_back(saved)
+    await rig.shards.open_all()
+    await rig.shards.caught_up(ADA)
+    assert rig.ledger.at[ADA].epoch == 2
+    assert await rig.redis.leases.count(ADA) == 1
+    await rig.settlements.settle(entry.hold, ENDING)
+    await rig.settled()
+    assert rig.metrics.of("hold_ended")[-1] == "settled"
+
+
+@pytest.mark.parametrize("how", ["settled", "expired", "settled while it is asked"])
+async def test_a_hold_that_has_ended_is_no_loss(rig: FlowRig, how: str) -> None:
+    entry = await opened(rig, await rig.user())
+
+    async def end(where: str) -> None:
+        if where == "before known":
+            rig.store.pause = None
+            await rig.settlements.settle(entry.hold, ENDING)
+            await rig.settled()
+
+    if how == "settled":
+        await rig.settlements.settle(entry.hold, ENDING)
+        await rig.settled()
+    elif how == "expired":
+        await rig.expire()
+    else:
+        rig.store.pause = end
+    await rig.shards.open_all()
+    assert rig.ledger.at[ADA].epoch == 1
 
 
 async def test_a_settlement_that_comes_between_wins(rig: FlowRig) -> None:

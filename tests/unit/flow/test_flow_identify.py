@@ -12,27 +12,29 @@ from tests.fakes.flow_rig import PEPPER, FlowRig
 
 async def refusal(identities: Identities, key: str) -> Refused:
     with pytest.raises(Refused) as caught:
-        await identities.of(identities.digest(key))
+        await identities.of(identities.credential(key))
     return caught.value
 
 
 async def test_a_key_is_looked_up_once(rig: FlowRig) -> None:
     key = await rig.user()
-    first = await rig.identities.of(rig.identities.digest(key))
+    first = await rig.identities.of(rig.identities.credential(key))
     asked = rig.directory.asked
     assert (
-        await rig.identities.of(rig.identities.digest(key)) == first == rig.directory.people["ada"]
+        await rig.identities.of(rig.identities.credential(key))
+        == first
+        == rig.directory.people["ada"]
     )
     assert rig.directory.asked == asked
 
 
 async def test_asking_again_reads_anew_and_remembers_that(rig: FlowRig) -> None:
     key = await rig.user()
-    await rig.identities.of(rig.identities.digest(key))
+    await rig.identities.of(rig.identities.credential(key))
     await rig.directory.set_tier("ada", "lite")
-    assert (await rig.identities.of(rig.identities.digest(key))).tier == "free"
-    assert (await rig.identities.again(rig.identities.digest(key))).tier == "lite"
-    assert (await rig.identities.of(rig.identities.digest(key))).tier == "lite"
+    assert (await rig.identities.of(rig.identities.credential(key))).tier == "free"
+    assert (await rig.identities.again(rig.identities.credential(key))).tier == "lite"
+    assert (await rig.identities.of(rig.identities.credential(key))).tier == "lite"
 
 
 @pytest.mark.parametrize(
@@ -64,7 +66,7 @@ async def test_an_unknown_key_is_not_remembered(rig: FlowRig) -> None:
     digest, user_id = rig.directory.keys.popitem()
     await refusal(rig.identities, key)
     rig.directory.keys[digest] = user_id
-    assert (await rig.identities.of(rig.identities.digest(key))).user_id == "ada"
+    assert (await rig.identities.of(rig.identities.credential(key))).user_id == "ada"
 
 
 async def test_another_pepper_makes_every_key_unknown(rig: FlowRig) -> None:
@@ -75,30 +77,30 @@ async def test_another_pepper_makes_every_key_unknown(rig: FlowRig) -> None:
 
 async def test_a_directory_that_is_away_is_our_trouble_and_known_keys_go_on(rig: FlowRig) -> None:
     known, unknown = await rig.user("ada"), await rig.user("bob")
-    await rig.identities.of(rig.identities.digest(known))
+    await rig.identities.of(rig.identities.credential(known))
     rig.directory.away = True
     refused = await refusal(rig.identities, unknown)
     assert (refused.case, refused.retry_after_s) == (Case.QUOTA_BACKEND_UNAVAILABLE, 1)
-    assert (await rig.identities.of(rig.identities.digest(known))).user_id == "ada"
+    assert (await rig.identities.of(rig.identities.credential(known))).user_id == "ada"
 
 
 async def test_asking_again_in_vain_forgets_nobody(rig: FlowRig) -> None:
     key = await rig.user()
-    await rig.identities.of(rig.identities.digest(key))
+    await rig.identities.of(rig.identities.credential(key))
     rig.directory.away = True
     with pytest.raises(Refused) as caught:
-        await rig.identities.again(rig.identities.digest(key))
+        await rig.identities.again(rig.identities.credential(key))
     assert caught.value.case is Case.QUOTA_BACKEND_UNAVAILABLE
-    assert (await rig.identities.of(rig.identities.digest(key))).user_id == "ada"
+    assert (await rig.identities.of(rig.identities.credential(key))).user_id == "ada"
 
 
 async def test_asking_again_forgets_a_key_that_was_revoked(rig: FlowRig) -> None:
     key = await rig.user()
-    await rig.identities.of(rig.identities.digest(key))
+    await rig.identities.of(rig.identities.credential(key))
     (key_id,) = rig.directory.key_ids
     await rig.directory.revoke_key(key_id)
     with pytest.raises(Refused):
-        await rig.identities.again(rig.identities.digest(key))
+        await rig.identities.again(rig.identities.credential(key))
     assert (await refusal(rig.identities, key)).case is Case.INVALID_API_KEY
 
 
@@ -108,10 +110,10 @@ async def test_memory_is_bounded_and_the_least_used_goes_first(
     monkeypatch.setattr(identify, "_REMEMBERED_MAX", 2)
     ada, bob, cy = [await rig.user(name) for name in ("ada", "bob", "cy")]
     for key in (ada, bob, ada, cy):
-        await rig.identities.of(rig.identities.digest(key))
+        await rig.identities.of(rig.identities.credential(key))
     asked = rig.directory.asked
-    await rig.identities.of(rig.identities.digest(ada))
-    await rig.identities.of(rig.identities.digest(cy))
+    await rig.identities.of(rig.identities.credential(ada))
+    await rig.identities.of(rig.identities.credential(cy))
     assert rig.directory.asked == asked
-    await rig.identities.of(rig.identities.digest(bob))
+    await rig.identities.of(rig.identities.credential(bob))
     assert rig.directory.asked == asked + 1

@@ -14,14 +14,13 @@ from gateway.core.event import decode_tail
 from gateway.core.hold import BYTES_A_TOKEN, UNSEEN_TOKENS_MAX
 from gateway.core.models import ModelTable
 from gateway.core.prompt.pictures import FlatRule
-from gateway.core.quota.reserve import Limits
 from gateway.core.refusal import Case, Refused
 from gateway.flow.admit import Admitted, Call
 from gateway.flow.room import BOUND_SHARE
 from gateway.ports.upstream import UpstreamBroke
 from tests.fakes.answer import RecordedAnswer
 from tests.fakes.chat_stream import DONE, completion, finish, text, usage
-from tests.fakes.flow_rig import COUNTS, MODEL, TERMS, FlowRig, flow_rig
+from tests.fakes.flow_rig import COUNTS, MODEL, PLAN, TERMS, FlowRig, flow_rig
 from tests.fakes.upstream import ScriptedAnswer, stream
 
 PROMPT_TOKENS = len("user") + len("Hi") + 6  # a token is a character here
@@ -90,11 +89,15 @@ async def test_a_request_that_is_not_text_is_counted(rig: FlowRig) -> None:
     assert not (await admitted(rig, rig.call(key, tools=[tool]))).hold.prompt_is_bound
 
 
-async def test_where_tokens_a_minute_are_limited_the_prompt_is_counted(rig: FlowRig) -> None:
-    key = await rich(rig)
-    limits = Limits(tokens=16_020, tokens_a_minute=9000)
-    rig.admission.limits = dict.fromkeys(rig.terms.plan.tiers, limits)
-    assert not (await admitted(rig, rig.call(key))).hold.prompt_is_bound
+@pytest.mark.parametrize(
+    "limits", [{"tokens_a_minute": 9000}, {"nano_gbp": 10**12}, {"shadow": True}], ids=str
+)
+async def test_where_a_hold_too_large_keeps_out_others_the_prompt_is_counted(
+    limits: dict[str, Any],
+) -> None:
+    tiers = {**PLAN.tiers, "full": replace(PLAN.tiers["full"], **limits)}
+    async with flow_rig(plan=replace(PLAN, tiers=tiers)) as rig:
+        assert not (await admitted(rig, rig.call(await rich(rig)))).hold.prompt_is_bound
 
 
 PICTURE = {"type": "image_url", "image_url": {"url": "https://example.test/a.png"}}
@@ -126,7 +129,7 @@ async def left_behind(rig: FlowRig, tokens: int) -> str:
     """A user of whom this gateway knows a full account, and another gateway left `tokens` of it."""
     key = await rich(rig)
     await rig.accounts.set_used("ada", 16_020 - tokens, "test", "tester")
-    await rig.identities.again(rig.identities.digest(key))
+    await rig.identities.again(rig.identities.credential(key))
     return key
 
 

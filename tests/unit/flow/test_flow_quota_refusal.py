@@ -131,11 +131,13 @@ def test_a_prompt_beyond_allowance_and_packs_is_the_request_s_own_mistake() -> N
         (
             *(ReserveCode.TIER, Case.TIER_USED_UP, "tier", 91),
             "All users of the tier 'free' together have used what is set aside for them this "
-            "month. It starts again on 1 December 2026 at 00:00 UTC.",
+            "month. It starts again on 1 December 2026 at 00:00 UTC. To go on now, upgrade to the "
+            "tier 'lite'.",
         ),
         (
             *(ReserveCode.BUDGET, Case.BUDGET_SPENT, "budget", 91),
-            "Your budget for this month is spent. It starts again on 1 December 2026 at 00:00 UTC.",
+            "What is left of your budget for this month does not pay for this request. It starts "
+            "again on 1 December 2026 at 00:00 UTC. To go on now, upgrade to the tier 'lite'.",
         ),
         (
             *(ReserveCode.CONCURRENT, Case.CONCURRENT, "concurrent", 1),

@@ -54,7 +54,7 @@ async def booked(rig: FlowRig) -> list[tuple[str, int]]:
 async def test_an_epoch_that_another_gateway_raised_is_noticed_by_a_look(rig: FlowRig) -> None:
     row = await rig.spend(await rig.user())
     await raised_by_another(rig)
-    await rig.shards.look()
+    await rig.shards.look(rig.store)
     await caught_up(rig)
     assert await booked(rig) == [(row.event_id, 2)]
 
@@ -83,7 +83,7 @@ async def test_an_epoch_that_another_gateway_raised_is_noticed_by_a_settlement(
 async def test_a_look_opens_a_shard_that_nobody_has_opened_yet(rig: FlowRig) -> None:
     row = await rig.spend(await rig.user())
     await rig.lose_everything()
-    await rig.shards.look()
+    await rig.shards.look(rig.store)
     await caught_up(rig)
     assert await rig.store.epochs() == {0: 2, 1: 2}
     assert await booked(rig) == [(row.event_id, 2)]
@@ -92,7 +92,7 @@ async def test_a_look_opens_a_shard_that_nobody_has_opened_yet(rig: FlowRig) -> 
 async def test_a_look_at_what_is_known_sends_nothing(rig: FlowRig) -> None:
     await rig.spend(await rig.user())
     rig.store.sent.clear()
-    await rig.shards.look()
+    await rig.shards.look(rig.store)
     await caught_up(rig)
     assert rig.store.sent == []
 
@@ -101,7 +101,7 @@ async def test_the_watch_looks_on_after_trouble(
     rig: FlowRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shards_module, "_LOOK_EVERY_S", 0.001)
-    watching = asyncio.ensure_future(rig.shards.watch_forever())
+    watching = asyncio.ensure_future(rig.shards.watch_forever(rig.store))
     rig.store.away = True
     looked = rig.store.asked.count("epochs")
     await until(lambda: rig.store.asked.count("epochs") > looked + 2)
@@ -121,7 +121,7 @@ async def test_only_what_the_ledger_has_not_booked_is_sent(rig: FlowRig) -> None
     rows = [await rig.spend(key) for _ in range(3)]
     await rig.drain(last=1)
     await raised_by_another(rig)
-    await rig.shards.look()
+    await rig.shards.look(rig.store)
     await caught_up(rig)
     assert sorted(each.rid for each in rig.store.sent) == [row.event_id for row in rows[1:]]
     assert sorted(await booked(rig)) == [(row.event_id, 2) for row in rows[1:]]
@@ -141,12 +141,12 @@ async def test_of_a_server_that_went_back_only_what_it_lost_counts_again(rig: Fl
 async def test_sent_again_twice_books_once(rig: FlowRig) -> None:
     row = await rig.spend(await rig.user())
     other = await raised_by_another(rig)
-    await rig.shards.look()
+    await rig.shards.look(rig.store)
     await caught_up(rig)
     far = f"{rig.clock.now_ms() + 10**6}-0"
     other.noted(ADA, ShardState(2, far))  # so it takes the server for one that went back
     assert await other.open(ADA) == 3
-    await rig.shards.look()
+    await rig.shards.look(rig.store)
     await caught_up(rig)
     assert [each.rid for each in rig.store.sent] == [row.event_id] * 2
     assert await booked(rig) == [(row.event_id, 2)]
@@ -157,7 +157,7 @@ async def test_what_was_sent_again_is_known_to_be_there(rig: FlowRig) -> None:
     await rig.spend(await rig.user())
     await raised_by_another(rig)
     saved = rig.redis.saved()
-    await rig.shards.look()
+    await rig.shards.look(rig.store)
     await caught_up(rig)
     rig.redis.go_back(saved)
     assert await rig.shards.open(ADA) == 3
@@ -173,7 +173,7 @@ async def test_trouble_of_the_store_is_outlasted(rig: FlowRig, trouble: Trouble)
     await raised_by_another(rig)
     for _ in range(4):
         rig.store.trouble("settle", trouble)
-    await rig.shards.look()
+    await rig.shards.look(rig.store)
     await caught_up(rig)
     assert sorted(await booked(rig)) == [(row.event_id, 2) for row in rows]
 
@@ -182,7 +182,7 @@ async def test_a_ledger_that_is_away_is_outlasted(rig: FlowRig) -> None:
     row = await rig.spend(await rig.user())
     await raised_by_another(rig)
     rig.ledger.away = True
-    await rig.shards.look()
+    await rig.shards.look(rig.store)
     catching_up = asyncio.ensure_future(caught_up(rig))
     for _ in range(20):
         await asyncio.sleep(0)
@@ -214,7 +214,7 @@ async def test_one_that_is_rejected_does_not_hold_up_the_others(
     await raised_by_another(rig)
     rig.store.trouble("settle", StoreRejected("settle: an argument is not of its kind"))
     with caplog.at_level(logging.ERROR, "gateway.shards"):
-        await rig.shards.look()
+        await rig.shards.look(rig.store)
         await caught_up(rig)
     assert (good.event_id, 2) in await booked(rig)
     assert bad.event_id in caplog.text
@@ -226,7 +226,7 @@ async def test_one_that_is_rejected_does_not_hold_up_the_others(
 async def test_an_account_comes_back_only_after_what_was_sent_again(rig: FlowRig) -> None:
     row = await rig.spend(await rig.user())
     await raised_by_another(rig)
-    await rig.shards.look()
+    await rig.shards.look(rig.store)
     for _ in range(2):
         rig.store.trouble("settle", "never arrives")
     rig.store.asked.clear()
@@ -247,13 +247,13 @@ async def test_a_newer_epoch_replaces_the_sending_and_who_waits_for_it_goes_on(
     row = await rig.spend(await rig.user())
     other = await raised_by_another(rig)
     rig.ledger.away = True
-    await rig.shards.look()
+    await rig.shards.look(rig.store)
     waiting = asyncio.ensure_future(caught_up(rig))
     await asyncio.sleep(0)
     rig.ledger.away = False
     other.noted(ADA, ShardState(2, f"{rig.clock.now_ms() + 10**6}-0"))
     await other.open(ADA)
-    await rig.shards.look()
+    await rig.shards.look(rig.store)
     await waiting
     assert await booked(rig) == [(row.event_id, 3)]
 
@@ -266,6 +266,6 @@ async def test_what_others_have_sent_again_and_the_ledger_booked_hides_nothing_o
     # Another gateway was faster: its events came later than ours, and are booked by now.
     later = f"{int(row.stream_id.partition('-')[0]) + 1000}-0"
     rig.ledger.at[ADA] = replace(rig.ledger.at[ADA], stream_id=later)
-    await rig.shards.look()
+    await rig.shards.look(rig.store)
     await caught_up(rig)
     assert await booked(rig) == [(row.event_id, 2)]

@@ -160,13 +160,57 @@ async def test_a_loss_is_noticed_though_one_who_had_seen_less_has_written_since(
     assert (await epochs(rig))[ADA] == 2
 
 
+async def test_so_it_is_though_what_hides_it_is_booked(rig: FlowRig) -> None:
+    key = await rig.user()
+    await rig.spend(key)
+    saved = rig.redis.saved()
+    await rig.spend(key)
+    rig.redis.go_back(saved)
+    later = f"{rig.clock.now_ms() + 10**9}-0"
+    await rig.redis.client.xadd(f"qg:{{{ADA:02d}}}:o", {"e": "{}", "b": "-"}, id=later)
+    rig.ledger.at[ADA] = replace(rig.ledger.at[ADA], stream_id=later)
+    await rig.shards.open_all()
+    assert (await epochs(rig))[ADA] == 2
+    await rig.shards.caught_up(ADA)
+    assert len(await rig.redis.streams.read({ADA: later}, 9, 1)) == 2  # all is sent again
+
+
+@pytest.mark.parametrize("is_booked", [False, True])
+async def test_what_the_ledger_has_and_redis_does_not_is_a_loss_though_newer_events_hide_it(
+    rig: FlowRig, is_booked: bool
+) -> None:
+    key = await rig.user()
+    await rig.spend(key)
+    saved = rig.redis.saved()
+    await rig.spend(key)
+    if is_booked:
+        await rig.drain()
+    rig.redis.go_back(saved)
+    later = f"{rig.clock.now_ms() + 10**9}-0"
+    await rig.redis.client.xadd(f"qg:{{{ADA:02d}}}:o", {"e": "{}", "b": "-"}, id=later)
+    await gateway(rig).open_all()
+    assert (await epochs(rig))[ADA] == (2 if is_booked else 1)
+
+
 async def test_what_is_booked_and_trimmed_is_no_loss(rig: FlowRig) -> None:
-    row = await rig.spend(await rig.user())
-    rig.ledger.at[ADA] = replace(rig.ledger.at[ADA], stream_id=row.stream_id)
-    await rig.redis.client.xadd(f"qg:{{{ADA:02d}}}:o", {"e": "{}", "b": "-"})
-    await rig.redis.client.xdel(f"qg:{{{ADA:02d}}}:o", row.stream_id)
+    await rig.spend(await rig.user())
+    await rig.drain()
+    newer = await rig.redis.client.xadd(f"qg:{{{ADA:02d}}}:o", {"e": "{}", "b": "-"})
+    await rig.redis.client.xtrim(f"qg:{{{ADA:02d}}}:o", minid=newer, approximate=False)
+    await rig.shards.open_all()
+    await rig.redis.client.xtrim(f"qg:{{{ADA:02d}}}:o", maxlen=0, approximate=False)
     await rig.shards.open_all()
     assert (await epochs(rig))[ADA] == 1
+
+
+async def test_what_an_epoch_began_past_is_no_loss(rig: FlowRig) -> None:
+    await rig.spend(await rig.user())
+    await rig.drain()
+    await rig.lose_everything()
+    for _ in range(3):
+        await rig.shards.open_all()
+        await gateway(rig).open_all()
+    assert (await epochs(rig))[ADA] == 2
 
 
 async def test_a_server_that_has_less_than_the_ledger_booked_has_gone_back(rig: FlowRig) -> None:
@@ -260,7 +304,7 @@ async def test_after_a_loss_nothing_is_reserved_until_every_gateway_alive_has_se
     assert (ADA, 2, "0-0", ("one", "two")) in rig.store.opened
     await rig.shards.caught_up(ADA)
     assert await quiet_for(rig) == "two"
-    await other.look()
+    await other.look(rig.store)
     await other.caught_up(ADA)
     assert await quiet_for(rig) == ""
 
@@ -304,7 +348,7 @@ async def test_a_gateway_says_that_it_is_alive_also_while_redis_is_away(
     monkeypatch.setattr(shards_module, "_SAY_EVERY_S", 0.004)
     await rig.shards.join("one")
     rig.store.away = redis_is_away
-    watching = asyncio.ensure_future(rig.shards.watch_forever())
+    watching = asyncio.ensure_future(rig.shards.watch_forever(rig.store))
     for _ in range(3):
         rig.ledger.alive.clear()
         await until(lambda: rig.ledger.alive)

@@ -344,14 +344,15 @@ async def test_a_stream_that_goes_on_is_charged_what_it_cost(
         rig.store.away = True
         await rig.open_holds.beat()
         assert len(files(rig)) == 1
-        write, is_read = running.answer.write, asyncio.Event()
+        is_read = asyncio.Event()
 
-        async def slow(data: bytes) -> None:
+        async def slow() -> None:
             if rig.settlements.unconfirmed:
                 await is_read.wait()
-            await write(data)
 
-        monkeypatch.setattr(running.answer, "write", slow)
+        push = running.answer.push
+        monkeypatch.setattr(running.answer, "push", lambda data: not push(data))
+        monkeypatch.setattr(running.answer, "caught_up", slow)
         running.go_on.set()
         await until(lambda: rig.settlements.unconfirmed)
         await rig.open_holds.beat()  # this progress does not take the settlement's place

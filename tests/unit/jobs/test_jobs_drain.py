@@ -143,6 +143,35 @@ async def test_only_the_one_drainer_reads(rig: FlowRig) -> None:
     assert (outbox.reads, booked(rig)) == ([], [])
 
 
+async def test_a_drainer_that_is_cut_off_gives_way_and_one_of_a_moment_does_not(
+    rig: FlowRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await spend(rig)
+    drain, outbox = drain_of(rig)
+    await drain.step()
+
+    async def lost(cursors: dict[int, str], rows_max: int, wait_ms: int) -> Sequence[OutboxEntry]:
+        raise StoreUnavailable("this gateway is cut off")
+
+    held = []
+    with monkeypatch.context() as patched:
+        patched.setattr(outbox, "read", lost)
+        for seconds in (1.9, 0.2):
+            rig.clock.pass_s(seconds)
+            with pytest.raises(StoreUnavailable):
+                await drain.step()
+            held.append(not rig.ledger.lock_lost())
+    assert held == [True, False]
+    await spend(rig, 1, BOB)
+    again = asyncio.ensure_future(drain.step())
+    await asyncio.sleep(0)
+    assert rig.ledger.lock_lost()  # it waits, so that others have the time to ask
+    again.cancel()
+    rig.clock.pass_s(3.1)
+    await drain.step()  # nobody else was there
+    assert booked(rig) == [50] * 2
+
+
 @pytest.mark.parametrize(
     "fields",
     [

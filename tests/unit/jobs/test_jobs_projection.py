@@ -12,7 +12,7 @@ from tests.fakes.flow_rig import FlowRig
 
 
 def projection(rig: FlowRig) -> Projection:
-    return Projection(rig.directory, rig.store, rig.clock)
+    return Projection(rig.directory, rig.store, rig.redis.streams, rig.clock)
 
 
 async def in_force(rig: FlowRig, *users: str) -> None:
@@ -39,8 +39,9 @@ async def test_a_full_batch_is_followed_by_the_next_at_once(
     rig: FlowRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(project_module, "_ROWS_MAX", 2)
-    await in_force(rig, "ada", "bob", "cy")
     job = projection(rig)
+    await job.step()
+    await in_force(rig, "ada", "bob", "cy")
     assert [await job.step(), await job.step()] == [0.0, 1.0]
     assert await rig.directory.unprojected(10) == []
 
@@ -65,6 +66,26 @@ async def test_what_failed_keeps_nobody_else_waiting(rig: FlowRig) -> None:
     with pytest.raises(StoreUnavailable):
         await projection(rig).step()
     assert len(await rig.directory.unprojected(10)) == 1
+
+
+async def test_on_another_server_what_was_changed_lately_is_projected_again(rig: FlowRig) -> None:
+    job = projection(rig)
+    await in_force(rig, "ada", "bob")
+    await job.step()
+    before = rig.redis.saved()
+    for user_id in ("ada", "bob"):
+        await rig.accounts.set_tier(user_id, "lite")
+    assert await rig.directory.unprojected(10) == []
+    rig.redis.go_back(before)
+    rig.store.trouble("entitle", "never arrives")
+    with pytest.raises(StoreUnavailable):
+        await job.step()
+    await job.step()
+    for user_id in ("ada", "bob"):
+        assert (await rig.account(user_id)).rev == rig.directory.people[user_id].rev
+    rig.store.asked.clear()
+    await job.step()
+    assert "entitle" not in rig.store.asked
 
 
 async def test_partitions_are_made_at_once_and_then_hourly(rig: FlowRig) -> None:

@@ -6,26 +6,27 @@ import re
 from pathlib import Path
 
 import pytest
-from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
 
 from gateway.core.refusal import Case, Refused
 from gateway.web.cors import EXPOSED, Cors
+from gateway.web.http_request import HttpRequest
+from tests.fakes.http_request import read_as
 
 PAGE, OTHER = "https://app.example.org", "https://evil.example.org"
 LISTED, ANY, NONE = Cors(frozenset({PAGE})), Cors(frozenset({"*"})), Cors(frozenset())
 WANTED = "authorization, content-type, x-stainless-lang"
 
 
-def asking(origin: str | None, method: str = "POST", **headers: str) -> web.BaseRequest:
+def asking(origin: str | None, method: str = "POST", **headers: str) -> HttpRequest:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     if origin is not None:
         named["Origin"] = origin
-    return make_mocked_request(method, "/v1/chat/completions", CIMultiDict(named))
+    return read_as(make_mocked_request(method, "/v1/chat/completions", CIMultiDict(named)))
 
 
-def preflight(origin: str | None, names: str = WANTED) -> web.BaseRequest:
+def preflight(origin: str | None, names: str = WANTED) -> HttpRequest:
     return asking(
         origin,
         "OPTIONS",
@@ -38,7 +39,7 @@ def test_a_listed_page_may_call_and_send_what_it_likes() -> None:
     answer = LISTED.preflight(preflight(PAGE))
     assert answer is not None
     assert answer.status == 204
-    assert dict(answer.headers)["Access-Control-Allow-Methods"] == "GET, POST"
+    assert dict(answer.headers)["Access-Control-Allow-Methods"] == "GET, POST, PUT"
     assert dict(answer.headers)["Access-Control-Allow-Headers"] == WANTED
     assert int(dict(answer.headers)["Access-Control-Max-Age"]) == 7200
 

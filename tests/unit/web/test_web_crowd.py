@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from aiohttp import web
 
 from gateway.web.crowd import Crowd
+from gateway.web.http_request import HttpRequest
 from gateway.web.response import Whole
 from gateway.web.servers import Bounds, Listener, listen_raw
 
@@ -18,7 +18,7 @@ GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 Client = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-async def greets(_: web.BaseRequest) -> Whole:
+async def greets(_: HttpRequest) -> Whole:
     return Whole(200, [], b"hello")
 
 

@@ -46,7 +46,7 @@ def test_each_case_has_its_status_its_json_and_its_headers(case: Case) -> None:
         == json.dumps(
             {
                 "error": {
-                    "message": "No.",
+                    "message": f"No. (request ID {RID})" if terms.status >= 500 else "No.",
                     "type": terms.type,
                     "param": "model",
                     "code": terms.code,

@@ -12,9 +12,9 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 import pytest
-from aiohttp import web
 
 from gateway.web.connection import Connection, Handle, connection_of
+from gateway.web.http_request import HttpRequest
 from gateway.web.patience import Patience
 from gateway.web.request import read_body
 from gateway.web.response import Streamed, Whole
@@ -41,11 +41,11 @@ async def client_of(
         await listener.close()
 
 
-async def echoes(request: web.BaseRequest) -> Whole:
+async def echoes(request: HttpRequest) -> Whole:
     return Whole(200, [], await read_body(request, 100))
 
 
-async def refuses(handled: list[Exception], request: web.BaseRequest) -> Whole:
+async def refuses(handled: list[Exception], request: HttpRequest) -> Whole:
     try:
         return await echoes(request)
     except Exception as error:
@@ -80,7 +80,7 @@ async def test_a_body_that_does_not_come_in_time_ends_its_connection() -> None:
 async def test_an_answer_may_take_longer_than_its_request() -> None:
     began, passed = asyncio.Event(), asyncio.Event()
 
-    async def ponders(request: web.BaseRequest) -> Whole:
+    async def ponders(request: HttpRequest) -> Whole:
         body = await read_body(request, 100)
         began.set()
         await passed.wait()
@@ -136,12 +136,13 @@ async def test_patience_ends_in_the_order_in_which_it_began() -> None:
 async def test_a_client_that_does_not_read_a_stream_counts_as_gone() -> None:
     gone: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
 
-    async def floods(request: web.BaseRequest) -> Streamed:
+    async def floods(request: HttpRequest) -> Streamed:
         stream = Streamed(request, 200, [])
         await stream.begin()
         try:
             while True:
-                await stream.write(b"x" * 100_000)
+                if not stream.push(b"x" * 100_000):
+                    await stream.caught_up()
         except ConnectionResetError as error:
             gone.set_result(error)
             raise
@@ -154,11 +155,11 @@ async def test_a_client_that_does_not_read_a_stream_counts_as_gone() -> None:
 async def test_a_client_that_does_not_read_a_large_answer_counts_as_gone() -> None:
     gone = asyncio.Event()
 
-    async def answers(request: web.BaseRequest) -> Whole:
+    async def answers(request: HttpRequest) -> Whole:
         return Large(200, [], b"x" * 50_000_000)
 
     class Large(Whole):
-        async def send(self, request: web.BaseRequest) -> None:
+        async def send(self, request: HttpRequest) -> None:
             try:
                 await super().send(request)
             except ConnectionError:
@@ -173,7 +174,7 @@ async def test_a_client_that_does_not_read_a_large_answer_counts_as_gone() -> No
 async def test_a_client_that_took_some_in_its_time_gets_more_time() -> None:
     body, kept = b"x" * 50_000_000, list[Connection]()
 
-    async def answers(request: web.BaseRequest) -> Whole:
+    async def answers(request: HttpRequest) -> Whole:
         kept.append(connection_of(request))
         return Whole(200, [], body)
 

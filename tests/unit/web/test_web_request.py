@@ -6,7 +6,7 @@ import asyncio
 from unittest.mock import Mock
 
 import pytest
-from aiohttp import StreamReader, web
+from aiohttp import StreamReader
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.test_utils import make_mocked_request
 from hypothesis import given, settings
@@ -15,28 +15,32 @@ from multidict import CIMultiDict
 
 from gateway.core.refusal import Case, Refused
 from gateway.core.routes import CHAT
+from gateway.web.http_request import HttpRequest
 from gateway.web.request import (
     bearer_key,
-    client_id_of,
     idempotency_key_of,
     read_body,
     sdk_retry_of,
     tag_of,
 )
+from gateway.web.request_id import answer_to, client_id_of, own_id
+from tests.fakes.http_request import read_as
+
+RID = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f"
 
 
-def request(*headers: tuple[str, str]) -> web.BaseRequest:
-    return make_mocked_request("POST", "/v1/chat/completions", CIMultiDict(headers))
+def request(*headers: tuple[str, str]) -> HttpRequest:
+    return read_as(make_mocked_request("POST", "/v1/chat/completions", CIMultiDict(headers)))
 
 
-def sending(chunks: list[bytes], *headers: tuple[str, str]) -> web.BaseRequest:
+def sending(chunks: list[bytes], *headers: tuple[str, str]) -> HttpRequest:
     """A request whose body arrives in these chunks."""
     loop = asyncio.get_running_loop()
     reader = StreamReader(BaseProtocol(loop, Mock()), 2**16, loop=loop)
     for chunk in chunks:
         reader.feed_data(chunk)
     reader.feed_eof()
-    return make_mocked_request("POST", "/v1/chat/completions", CIMultiDict(headers), payload=reader)
+    return read_as(make_mocked_request("POST", "/v1", CIMultiDict(headers), payload=reader))
 
 
 @pytest.mark.parametrize(
@@ -75,9 +79,8 @@ async def test_a_body_beyond_the_limit_is_refused(chunks: list[bytes]) -> None:
 async def test_a_body_that_announces_too_much_is_refused_before_it_comes() -> None:
     loop = asyncio.get_running_loop()
     never = StreamReader(BaseProtocol(loop, Mock()), 2**16, loop=loop)
-    announced = make_mocked_request(
-        "POST", "/", CIMultiDict({"Content-Length": "3145729"}), payload=never
-    )
+    head = CIMultiDict({"Content-Length": "3145729"})
+    announced = read_as(make_mocked_request("POST", "/", head, payload=never))
     with pytest.raises(Refused) as caught:
         await asyncio.wait_for(read_body(announced, 3 * 2**20), 10)
     assert caught.value.case is Case.REQUEST_TOO_LARGE
@@ -135,6 +138,34 @@ def test_a_count_of_retries_is_a_small_number_or_nothing(text: str, retries: int
 def test_an_id_of_the_client_s_is_kept_if_it_fits_a_header(value: str, kept: str | None) -> None:
     assert client_id_of(request(("x-client-request-id", value))) == kept
     assert client_id_of(request()) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "own"),
+    [
+        *(
+            (f"{RID}", RID),
+            ("a", "a"),
+            ("Root=1-67891233-abc:7+z.Z_", "Root=1-67891233-abc:7+z.Z_"),
+        ),
+        *(("x" * 128, "x" * 128), ("x" * 129, None), ("", None), (" ", None), ("-a", None)),
+        *(("é", None), ("a b", None), ("a/b", None), ("ann@example.test", None), ("a\tb", None)),
+        *(("qg_" + "k" * 43, None), ("sk-proj-12345678", None), ("eyJhbGciOi.eyJz.x", None)),
+    ],
+)
+def test_an_own_request_id_is_taken_where_it_may_stand_in_a_log(
+    value: str, own: str | None
+) -> None:
+    sent = request(("X-Request-Id", value))
+    assert own_id(sent) == client_id_of(sent) == own
+    answered = [("Server", "s"), ("x-request-id", "ours")]
+    renamed = [("Server", "s"), ("x-request-id", own), ("x-quota-request-id", "ours")]
+    assert answer_to(answered, sent) == (renamed if own else answered)
+
+
+def test_what_openai_calls_the_clients_id_goes_into_the_ledger_first() -> None:
+    sent = request(("x-request-id", "of-a-proxy"), ("x-client-request-id", "of the client"))
+    assert (own_id(sent), client_id_of(sent)) == ("of-a-proxy", "of the client")
 
 
 def test_an_idempotency_key_is_bound_to_its_route_and_body() -> None:

@@ -11,15 +11,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
-from aiohttp import web
 
 from gateway.web.connection import connection_of
+from gateway.web.http_request import HttpRequest
 from gateway.web.request import read_body
 from gateway.web.response import Response, Streamed, Whole
 from gateway.web.servers import Bounds, listen_raw
 
 TYPE = ("Content-Type", "text/plain")
-Handle = Callable[[web.BaseRequest], Awaitable[Response]]
+Handle = Callable[[HttpRequest], Awaitable[Response]]
 
 
 @asynccontextmanager
@@ -45,15 +45,15 @@ def asking(method: str = "GET", version: str = "1.1", connection: str = "close")
     return f"{method} / HTTP/{version}\r\nHost: x\r\nConnection: {connection}\r\n\r\n"
 
 
-async def whole(_: web.BaseRequest) -> Whole:
+async def whole(_: HttpRequest) -> Whole:
     return Whole(200, [TYPE], b"hello")
 
 
-async def streamed(request: web.BaseRequest) -> Streamed:
+async def streamed(request: HttpRequest) -> Streamed:
     stream = Streamed(request, 200, [TYPE])
     await stream.begin()
     for piece in (b"one", b"", b"and two"):
-        await stream.write(piece)
+        stream.push(piece)
     await stream.end()
     return stream
 
@@ -83,7 +83,7 @@ async def test_an_old_client_is_told_that_its_connection_is_kept() -> None:
 
 
 async def test_an_answer_without_content_has_no_length() -> None:
-    async def nothing(_: web.BaseRequest) -> Whole:
+    async def nothing(_: HttpRequest) -> Whole:
         return Whole(204, [])
 
     assert await answered(nothing, asking()) == (
@@ -92,7 +92,7 @@ async def test_an_answer_without_content_has_no_length() -> None:
 
 
 async def test_a_status_without_a_name_is_written_all_the_same() -> None:
-    async def odd(_: web.BaseRequest) -> Whole:
+    async def odd(_: HttpRequest) -> Whole:
         return Whole(299, [], b"x")
 
     assert (await answered(odd, asking())).startswith("HTTP/1.1 299 \r\n")
@@ -101,7 +101,7 @@ async def test_a_status_without_a_name_is_written_all_the_same() -> None:
 async def test_a_large_body_comes_whole() -> None:
     body = b"0123456789abcdef" * 100_000
 
-    async def large(_: web.BaseRequest) -> Whole:
+    async def large(_: HttpRequest) -> Whole:
         return Whole(200, [], body)
 
     text = await answered(large, asking())
@@ -124,10 +124,10 @@ async def test_a_stream_to_an_old_client_ends_with_its_connection() -> None:
 
 
 async def test_a_stream_that_was_left_does_not_look_whole() -> None:
-    async def left(request: web.BaseRequest) -> Streamed:
+    async def left(request: HttpRequest) -> Streamed:
         stream = Streamed(request, 200, [TYPE])
         await stream.begin()
-        await stream.write(b"half")
+        stream.push(b"half")
         return stream
 
     text = await answered(left, asking(connection="keep-alive"))
@@ -135,10 +135,10 @@ async def test_a_stream_that_was_left_does_not_look_whole() -> None:
 
 
 async def test_a_handler_that_fails_in_mid_answer_says_nothing_more() -> None:
-    async def fails(request: web.BaseRequest) -> Streamed:
+    async def fails(request: HttpRequest) -> Streamed:
         stream = Streamed(request, 200, [TYPE])
         await stream.begin()
-        await stream.write(b"half")
+        stream.push(b"half")
         raise RuntimeError("on purpose")
 
     text = await answered(fails, asking(connection="keep-alive"))
@@ -146,7 +146,7 @@ async def test_a_handler_that_fails_in_mid_answer_says_nothing_more() -> None:
 
 
 async def test_a_header_with_a_line_break_is_never_written() -> None:
-    async def splits(_: web.BaseRequest) -> Whole:
+    async def splits(_: HttpRequest) -> Whole:
         return Whole(200, [("x-one", "a\r\nx-two: b")], b"")
 
     assert await answered(splits, asking()) == ""
@@ -155,12 +155,13 @@ async def test_a_header_with_a_line_break_is_never_written() -> None:
 async def test_a_stream_waits_for_a_client_that_lags_behind() -> None:
     written, waits = 0, asyncio.Event()
 
-    async def flood(request: web.BaseRequest) -> Streamed:
+    async def flood(request: HttpRequest) -> Streamed:
         nonlocal written
         stream = Streamed(request, 200, [TYPE])
         await stream.begin()
         for _ in range(400):
-            writing = asyncio.ensure_future(stream.write(b"x" * 100_000))
+            stream.push(b"x" * 100_000)
+            writing = asyncio.ensure_future(stream.caught_up())
             await asyncio.sleep(0)
             if connection_of(request).writing_paused:
                 waits.set()
@@ -183,7 +184,7 @@ async def test_a_stream_waits_for_a_client_that_lags_behind() -> None:
 
 
 async def test_a_client_that_asks_first_is_told_to_send_its_body() -> None:
-    async def echoes(request: web.BaseRequest) -> Whole:
+    async def echoes(request: HttpRequest) -> Whole:
         return Whole(200, [], await read_body(request, 100))
 
     async with server(echoes) as port:
@@ -199,7 +200,7 @@ async def test_a_client_that_asks_first_is_told_to_send_its_body() -> None:
 
 
 async def test_a_refused_client_may_send_its_body_to_the_end_and_ask_again() -> None:
-    async def refuses(request: web.BaseRequest) -> Whole:
+    async def refuses(request: HttpRequest) -> Whole:
         return Whole(401 if request.method == "POST" else 200, [])
 
     async with server(refuses) as port:
@@ -214,7 +215,7 @@ async def test_a_refused_client_may_send_its_body_to_the_end_and_ask_again() -> 
 async def test_requests_sent_at_once_are_answered_in_turn() -> None:
     turns: list[str] = []
 
-    async def takes_turns(request: web.BaseRequest) -> Whole:
+    async def takes_turns(request: HttpRequest) -> Whole:
         turns.append(f"begin {request.raw_path}")
         await asyncio.sleep(0)
         turns.append(f"end {request.raw_path}")

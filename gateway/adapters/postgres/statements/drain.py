@@ -34,7 +34,8 @@ MAKE_INCOMING = """
 CREATE TEMP TABLE IF NOT EXISTS incoming (LIKE ledger INCLUDING DEFAULTS) ON COMMIT DELETE ROWS
 """
 
-# Entries, and what follows from the new ones: the sums of the period, and what packs have paid.
+# Entries, and what follows from the new ones: the sums of the period and of capped tiers, and what
+# packs have paid.
 # Of two entries with one key the first one handed over is the new one. The answer is null when all
 # $1 entries were new, as they nearly always are, and else the origins of those that were.
 BOOK = """
@@ -42,7 +43,7 @@ WITH booked AS (
     INSERT INTO ledger SELECT * FROM incoming
     ON CONFLICT (event_id, period) DO NOTHING
     RETURNING payer, period, kind, charged_tokens, from_packs, pack_split, cost_nano_gbp,
-              shard, epoch, stream_id, event_id
+              shard, epoch, stream_id, event_id, tier, tier_period
 ), summed AS (
     INSERT INTO period_usage AS kept
         (payer, period, settled_tokens, from_packs, cost_nano_gbp, rows)
@@ -54,6 +55,13 @@ WITH booked AS (
         from_packs = kept.from_packs + excluded.from_packs,
         cost_nano_gbp = kept.cost_nano_gbp + excluded.cost_nano_gbp,
         rows = kept.rows + excluded.rows
+), of_tiers AS (
+    INSERT INTO tier_usage AS kept (tier, tier_period, shard, epoch, settled_tokens)
+    SELECT tier, tier_period, shard, epoch, sum(charged_tokens)
+    FROM booked WHERE tier_period IS NOT NULL AND kind IN ('usage', 'correction')
+    GROUP BY tier, tier_period, shard, epoch ORDER BY tier, tier_period, shard, epoch
+    ON CONFLICT (tier, tier_period, shard, epoch) DO UPDATE SET
+        settled_tokens = kept.settled_tokens + excluded.settled_tokens
 ), paid AS (
     SELECT split.key AS pack_id, sum(split.value::bigint) AS tokens
     FROM booked CROSS JOIN jsonb_each_text(booked.pack_split) AS split

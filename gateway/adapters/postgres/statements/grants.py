@@ -8,9 +8,8 @@ from __future__ import annotations
 
 # The user first, then its payer where that is another: in this order, so that nobody deadlocks.
 LOCK_USER = """
-SELECT user_id, payer, tier, rev, anchor_day, zone, epoch_ms(since) AS since_ms,
-       prior_anchor_day, prior_zone, epoch_ms(prior_since) AS prior_since_ms
-FROM users WHERE user_id = ANY (ARRAY[$1, (SELECT payer FROM users WHERE user_id = $1)])
+SELECT user_id FROM users
+WHERE user_id = ANY (ARRAY[$1, (SELECT payer FROM users WHERE user_id = $1)])
 ORDER BY user_id = $1 DESC FOR UPDATE
 """
 
@@ -23,8 +22,7 @@ FROM ledger WHERE event_id = $1
 ADJUST = """
 WITH changed AS (
     UPDATE users SET rev = rev + 1 WHERE user_id IN ($2, $3)
-    RETURNING user_id, payer, tier, rev, anchor_day, zone, epoch_ms(since) AS since_ms,
-              prior_anchor_day, prior_zone, epoch_ms(prior_since) AS prior_since_ms
+    RETURNING user_id, payer, tier
 ), booked AS (
     INSERT INTO ledger (event_id, period, kind, at, payer, user_id, tier, charged_tokens,
                         quality, outcome, reason, author)
@@ -44,7 +42,7 @@ WITH changed AS (
            jsonb_build_object('event_id', event_id, 'tokens', charged_tokens, 'reason', $6::text)
     FROM booked
 )
-SELECT * FROM changed WHERE user_id = $2
+SELECT user_id FROM changed WHERE user_id = $2
 """
 
 # What was granted for this payment.
@@ -60,8 +58,7 @@ FROM pack_balances WHERE payer = $1
 CREDIT_PACK = """
 WITH changed AS (
     UPDATE users SET rev = rev + 1 WHERE user_id IN ($2, $3)
-    RETURNING user_id, payer, tier, rev, anchor_day, zone, epoch_ms(since) AS since_ms,
-              prior_anchor_day, prior_zone, epoch_ms(prior_since) AS prior_since_ms
+    RETURNING user_id, payer, tier
 ), granted AS (
     INSERT INTO packs (pack_id, payer, granted_tokens, ends_at, payment_ref)
     VALUES ($5, $3, $6, instant($7), $8)
@@ -77,5 +74,5 @@ WITH changed AS (
     INSERT INTO audit (who, what, user_id, detail)
     SELECT $9, 'credit_pack', $2, jsonb_build_object('event_id', $1::uuid) || topup FROM granted
 )
-SELECT * FROM changed WHERE user_id = $2
+SELECT user_id FROM changed WHERE user_id = $2
 """

@@ -1,0 +1,41 @@
+"""What people are to be told of, beside what the ledger books anyway, and what they want.
+
+`LedgerUnavailable` means "try later": nothing was noted, or the same may be noted again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+Wish: TypeAlias = tuple[str, str]
+"""A kind of news, and a channel."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exhaustion:
+    """A call was refused because the quota of `user_id` (the payer, or a member of one) could not
+    take it, at `at_ms` by the store's clock. `facts` are the figures of that moment."""
+
+    user_id: str
+    payer: str
+    period_start_ms: int
+    at_ms: int
+    facts: Mapping[str, int | str]
+
+
+class Notices(Protocol):
+    """Where news is noted. Each exists once for each period and arming."""
+
+    async def exhausted(self, told: Exhaustion) -> None:
+        """Note it, unless that is done already."""
+        ...
+
+    async def wishes(self, user_id: str) -> Mapping[Wish, bool]:
+        """What the user has said it wants or not; all else is wanted."""
+        ...
+
+    async def wish(self, user_id: str, wishes: Mapping[Wish, bool]) -> None:
+        """Note these and leave all others. `Rejected` (a ValueError): there is no such user."""
+        ...

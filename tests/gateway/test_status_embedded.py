@@ -1,0 +1,112 @@
+"""The button in an application of another origin, and the React example of the documents."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+
+from tests.gateway.browser import Tab, browser
+from tests.gateway.node_sdk import FOLDER, install, require
+from tests.gateway.page_pictures import CHECK, INSIDE, said
+from tests.gateway.page_server import PageServer, serving_pages
+from tests.gateway.running_gateway import MODEL, RunningGateway, running_gateway
+from tests.gateway.standin_process import StandInProcess
+
+PLANS = "https://app.example.org/plans"
+NOT_ON_THE_LIST = "blocked by CORS policy"
+_RUN_S = 120
+
+
+@pytest.fixture(scope="module")
+def pages() -> Iterator[PageServer]:
+    with serving_pages() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def listing(other_stand_in: StandInProcess, pages: PageServer) -> Iterator[RunningGateway]:
+    """A gateway that lists the origin of these pages."""
+    changes = {"cors": {"origins": [pages.origin]}, "refusal": {"upgrade_url": PLANS}}
+    with running_gateway(other_stand_in, changes) as running:
+        yield running
+
+
+@pytest.fixture
+def tab() -> Iterator[Tab]:
+    require("chromium")
+    with browser() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Path:
+    """The example and what it stands on, as one file."""
+    install()
+    made = FOLDER / "build" / "dashboard.js"
+    subprocess.run(
+        [
+            *("node_modules/.bin/esbuild", "dashboard.tsx", f"--outfile={made}", "--bundle"),
+            *("--format=esm", "--jsx=automatic", "--log-level=warning"),
+            '--define:process.env.NODE_ENV="production"',
+        ],
+        cwd=FOLDER,
+        env={**os.environ, "NODE_PATH": str(FOLDER / "node_modules")},  # the example is elsewhere
+        check=True,
+        timeout=_RUN_S,
+    )
+    return made
+
+
+def open_dashboard(tab: Tab, pages: PageServer, gateway: RunningGateway, key: str) -> None:
+    asked = urlencode({"gateway": gateway.proxy, "key": key, "model": MODEL})
+    tab.open(f"{pages.origin}/dashboard.html?{asked}")
+
+
+def test_a_refusal_shows_the_way_on_and_the_button_shows_the_figures(
+    listing: RunningGateway, pages: PageServer, tab: Tab, bundle: Path
+) -> None:
+    assert bundle.exists()
+    user, key = listing.new_user("free", 99_990)
+    open_dashboard(tab, pages, listing, key)
+    tab.click("button", CHECK)
+    tab.until(lambda: said(tab).endswith(": 10 tokens left."), "the figures")
+    hrefs = tab.evaluate(f"[...{INSIDE}.querySelectorAll('a')].map((each) => each.href)")
+    assert hrefs == [PLANS]
+    assert tab.troubles == []
+
+    tab.click("button", "Ask")
+    tab.until(lambda: "Upgrade to lite" in tab.heard("link"), "the way on")
+    told = tab.evaluate("document.querySelector('[role=alert]').textContent")
+    assert told.startswith("You have used 99,990 of your 100,000 tokens this month")
+    tab.click("button", "Not now")
+    listing.cli("user", "set-tier", user, "lite")
+    tab.click("button", "Ask")
+    answered = "document.querySelector('#app p').textContent"
+    tab.until(lambda: str(tab.evaluate(answered)).startswith("Hello!"), "an answer")
+    # What Chromium itself writes down about an answer of 429.
+    assert [each for each in tab.troubles if "429" not in each] == []
+
+
+def test_the_application_is_told_that_its_user_is_not_signed_in(
+    listing: RunningGateway, pages: PageServer, tab: Tab, bundle: Path
+) -> None:
+    assert bundle.exists()
+    open_dashboard(tab, pages, listing, "qg_of_nobody")
+    tab.evaluate("addEventListener('quota-sign-in', (event) => { window.told = event.detail })")
+    tab.click("button", CHECK)
+    tab.until(lambda: tab.evaluate("window.told?.words"), "the event")
+    assert said(tab) == tab.evaluate("window.told.words")
+    assert said(tab).startswith("This key or token does not count here.")
+
+
+def test_a_page_that_is_not_listed_gets_no_element(
+    gateway: RunningGateway, pages: PageServer, tab: Tab
+) -> None:
+    open_dashboard(tab, pages, gateway, gateway.new_user()[1])
+    tab.until(lambda: any(NOT_ON_THE_LIST in each for each in tab.troubles), "the refusal")
+    assert tab.evaluate("customElements.get('quota-status')") is None
