@@ -45,18 +45,32 @@ def left_on_disk(call: ClientCall, at_s: float, applied: Sequence[Applied]) -> b
     )
 
 
-def reached_nobody(call: ClientCall, applied: Sequence[Applied]) -> bool:
+def reached_nobody(call: ClientCall, evidence: Evidence) -> bool:
     """Whether it may have gone out in an outage, where no lease tells of it, and its gateway was
     killed before it had the whole answer, which it waits for also when its client has left: that
     leaves no row."""
+    applied = evidence.applied
     until_s = call.ended_s + _CLOCKS_S
     if call.left:
         upstream = ("upstream", f"upstream-{call.gateway}")
         held_up = [fault for fault in applied if fault.target in upstream]
         until_s = _put_off(call.ended_s, _ANSWERED_S, held_up)
     return not call.stream and any(
-        death.began_s <= until_s and _in_trouble(call, death, applied)
+        death.began_s <= until_s
+        and (_in_trouble(call, death, applied) or _beside_an_outage(call, evidence.calls))
         for death in killed(call, applied)
+    )
+
+
+def _beside_an_outage(call: ClientCall, calls: Sequence[ClientCall]) -> bool:
+    """Whether its gateway, while it was at this call, let another out in an outage: on a busy
+    machine one lasts longer than the faults tell."""
+    return any(
+        other.gateway == call.gateway
+        and other.decision == "outage"
+        and other.begun_s <= call.ended_s
+        and other.ended_s >= call.begun_s
+        for other in calls
     )
 
 
@@ -170,7 +184,7 @@ def excuse_unseen(rid: str, evidence: Evidence) -> str | None:
     for call in evidence.calls:
         if call.rid or call.user != user or not _under_way(call, made_s):
             continue
-        if reached_nobody(call, evidence.applied):
+        if reached_nobody(call, evidence):
             return "a whole answer in an outage, gateway killed before it had it"
         if name := excuse(replace(call, rid=rid), evidence):
             return name

@@ -242,6 +242,23 @@ def test_a_whole_answer_that_reached_nobody_has_a_row_unless_its_gateway_died_in
     assert audit(unseen(left, applied=[silent, stuck, late])).findings == []
 
 
+def test_a_call_beside_an_outage_of_its_gateway_was_in_one_itself() -> None:
+    died = Applied("kill", "gateway-1", 101.5, 103.0)
+    lost = replace(CALL, stream=False, rid="", output_tokens=0, echoed=None, whole=False)
+    beside = replace(
+        CALL, nonce="b", rid="r2", echoed=None, output_tokens=0, decision="outage", status=503
+    )
+
+    def found(other: ClientCall) -> set[str]:
+        served = {MADE_AT_100_S: SERVED}
+        return kinds(audit(evidence(calls=[lost, other], served=served, rows=[], applied=[died])))
+
+    assert found(beside) == set()
+    assert found(replace(beside, gateway=2)) == {"no row"}
+    assert found(replace(beside, decision="admitted")) == {"no row"}
+    assert found(replace(beside, begun_s=98.0, ended_s=99.0)) == {"no row"}
+
+
 def test_of_calls_without_an_id_only_one_that_was_under_way_explains_a_lost_one() -> None:
     lost = [EMPTIED, KILLED]
     assert audit(unseen(CALL, applied=lost)).findings == []
