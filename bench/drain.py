@@ -26,7 +26,8 @@ from typing import Any
 
 import redis
 
-from gateway.adapters.prometheus_metrics import JobsMetrics, ProxyMetrics
+from gateway.adapters.prometheus_jobs_metrics import JobsMetrics
+from gateway.adapters.prometheus_metrics import ProxyMetrics
 from gateway.adapters.redis_store.keys import shard_keys
 from gateway.app.embedded import embedded_stores, redis_url_of
 from gateway.app.jobs_process import drain_of

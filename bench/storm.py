@@ -21,7 +21,8 @@ from typing import Any
 import asyncpg
 import redis.asyncio
 
-from gateway.adapters.prometheus_metrics import JobsMetrics, ProxyMetrics
+from gateway.adapters.prometheus_jobs_metrics import JobsMetrics
+from gateway.adapters.prometheus_metrics import ProxyMetrics
 from gateway.adapters.spill import SpillFiles
 from gateway.adapters.upstream.direct import DirectUpstream
 from gateway.app.embedded import embedded_stores, ledger_url_of, redis_url_of

@@ -1,4 +1,4 @@
-"""Every metric, declared once, under the prefix `quota_gateway_`.
+"""The metrics of a proxy process; those of the jobs are in `prometheus_jobs_metrics`.
 
 Labels come from closed lists: a model that is not configured is `other`. The names, labels and
 meanings are documented in `docs/metrics.md`; a test compares both.
@@ -7,17 +7,15 @@ meanings are documented in `docs/metrics.md`; a test compares both.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Collection
 
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry, generate_latest
 
-from gateway.adapters.tallies import Spreads, Tallies, Tally
-from gateway.core.event import LedgerRow, UsageEvent
+from gateway.adapters.metrics_declared import Declare
+from gateway.adapters.tallies import Tally
+from gateway.core.event import UsageEvent
 from gateway.ports.metrics import Decision, SpillTrouble
 
-PREFIX = "quota_gateway_"
 _NANO = 1e9
 _ADDED_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5)
 _FIRST_BYTE_BUCKETS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120)
@@ -42,45 +40,14 @@ _RATIO_BUCKETS = (
 )
 
 
-_Shown = TypeVar("_Shown", bound=Collector)
 # Kinds of tokens of one settlement, in the order of `ProxyMetrics.charged`.
 _TOKEN_KINDS = ("prompt", "cached", "output", "reasoning", "charged", "held", "overdraft")
-
-
-class _Declare:
-    """Makes a process's metrics in a registry of its own, all under one prefix."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
-
-    def counter(self, name: str, meaning: str, *labels: str) -> Tallies:
-        return self._shown(Tallies(PREFIX + name, meaning, labels))
-
-    def gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
-        return Gauge(PREFIX + name, meaning, labels, registry=self._registry)
-
-    def histogram(self, name: str, meaning: str, label: str, bounds: Sequence[float]) -> Spreads:
-        return self._shown(Spreads(PREFIX + name, meaning, label, bounds))
-
-    def spill(self) -> tuple[Gauge, Tallies]:
-        """What is on disk, and what could not be put or left there."""
-        spilled = self.gauge("spill_bytes", "Settlements kept on disk until Redis confirms them")
-        about = "Settlements not kept on disk, or not read back, and why"
-        return spilled, self.counter("spill_failures", about, "why")
-
-    def hold_endings(self) -> Tallies:
-        """One metric for both processes: the proxy settles and releases, the sweeper expires."""
-        return self.counter("hold_endings", "Holds ended, by how", "kind")
-
-    def _shown(self, collector: _Shown) -> _Shown:
-        self._registry.register(collector)
-        return collector
 
 
 class _Breaker:
     """Whether Redis is asked, and for how long it was not."""
 
-    def __init__(self, declare: _Declare, mode: str, now_s: Callable[[], float]) -> None:
+    def __init__(self, declare: Declare, mode: str, now_s: Callable[[], float]) -> None:
         self._gauge = declare.gauge(
             "redis_breaker_open", "1 while calls to Redis fail at once, because it does not answer"
         )
@@ -115,7 +82,7 @@ class ProxyMetrics:
         """`mode`: what happens while Redis is away."""
         self._models = frozenset(models)
         self.registry = CollectorRegistry()
-        declare = _Declare(self.registry)
+        declare = Declare(self.registry)
         self._decisions = declare.counter(
             "decisions", "Decisions on calls, and why", "tier", "route", "decision", "reason"
         )
@@ -215,66 +182,3 @@ class ProxyMetrics:
 
     def _label(self, model: str) -> str:
         return model if model in self._models else "other"
-
-
-class JobsMetrics:
-    """Fulfils ports.metrics.JobsMetrics for the jobs process."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        declare = _Declare(self.registry)
-        self._rows = declare.counter("ledger_rows", "Rows booked", "kind", "quality")
-        dead = declare.counter("ledger_dead", "Outbox entries that no row could be made of")
-        self._dead = dead.of()
-        self._lag = declare.gauge(
-            "ledger_lag_seconds",
-            "From settlement to commit in the ledger, oldest of the last batch",
-        )
-        self._outbox = declare.gauge(
-            "outbox_events", "Events not booked yet, counted to 1,000", "shard"
-        )
-        self._age = declare.gauge(
-            "outbox_age_seconds", "Age of the oldest event not booked yet", "shard"
-        )
-        self._open = declare.gauge("holds_open", "Holds that are open")
-        self._endings = declare.hold_endings()
-        self._used = declare.gauge(
-            "tier_used_tokens", "Tokens used in the periods that run now", "tier"
-        )
-        self._epoch = declare.gauge("epoch", "The shard's epoch in the ledger", "shard")
-        self._notifications = declare.counter(
-            "notifications", "Deliveries that have ended, by how", "kind", "state"
-        )
-
-    def booked(self, rows: Sequence[LedgerRow]) -> None:
-        for row in rows:
-            self._rows.of(row.kind, row.event.quality).value += 1
-
-    def dead(self, entries: int) -> None:
-        self._dead.value += entries
-
-    def lag_seconds(self, seconds: float) -> None:
-        self._lag.set(seconds)
-
-    def outbox(self, shard: int, events: int, age_s: float) -> None:
-        self._outbox.labels(str(shard)).set(events)
-        self._age.labels(str(shard)).set(age_s)
-
-    def holds_open(self, holds: int) -> None:
-        self._open.set(holds)
-
-    def expired(self) -> None:
-        self._endings.of("expired").value += 1
-
-    def tier_used(self, tier: str, tokens: int) -> None:
-        self._used.labels(tier).set(tokens)
-
-    def epoch(self, shard: int, epoch: int) -> None:
-        self._epoch.labels(str(shard)).set(epoch)
-
-    def notified(self, kind: str, state: str) -> None:
-        self._notifications.of(kind, state).value += 1
-
-    def render(self) -> bytes:
-        """The text exposition of this process."""
-        return generate_latest(self.registry)

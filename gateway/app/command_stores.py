@@ -12,7 +12,8 @@ from contextlib import asynccontextmanager
 from redis.exceptions import RedisError
 
 from gateway.adapters.postgres.connection import open_pool
-from gateway.adapters.prometheus_metrics import JobsMetrics, ProxyMetrics
+from gateway.adapters.prometheus_jobs_metrics import JobsMetrics
+from gateway.adapters.prometheus_metrics import ProxyMetrics
 from gateway.adapters.redis_store.clients import open_client
 from gateway.app.embedded import embedded_stores, ledger_url_of, redis_url_of
 from gateway.app.jobs_process import drain_of

@@ -10,7 +10,8 @@ import asyncio
 import logging
 from collections.abc import Mapping
 
-from gateway.adapters.prometheus_metrics import JobsMetrics, ProxyMetrics
+from gateway.adapters.prometheus_jobs_metrics import JobsMetrics
+from gateway.adapters.prometheus_metrics import ProxyMetrics
 from gateway.app.admin_desk import admin_of
 from gateway.app.children import Say
 from gateway.app.grace import Grace

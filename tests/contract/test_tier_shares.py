@@ -21,7 +21,7 @@ from gateway.adapters.clock import SystemClock
 from gateway.adapters.postgres.connection import Pool
 from gateway.adapters.postgres.ledger import PostgresLedger
 from gateway.adapters.postgres.tier_ledger import PostgresTierLedger
-from gateway.adapters.prometheus_metrics import JobsMetrics
+from gateway.adapters.prometheus_jobs_metrics import JobsMetrics
 from gateway.adapters.redis_store.keys import tier_key
 from gateway.adapters.redis_store.quota_store import RedisQuotaStore
 from gateway.adapters.redis_store.tier_shares import RedisTierShares

@@ -11,7 +11,7 @@ import pytest
 import redis.asyncio
 
 from gateway.adapters.postgres.reports import Charge
-from gateway.adapters.prometheus_metrics import JobsMetrics
+from gateway.adapters.prometheus_jobs_metrics import JobsMetrics
 from gateway.app.jobs_process import _others, drain_of
 from gateway.app.secrets_of_state import pepper_of
 from gateway.app.verify import verify

@@ -24,7 +24,7 @@ import pytest
 from gateway.adapters.embedded import EmbeddedError, RunningServer, start_postgres
 from gateway.adapters.postgres import connection, shard_lock
 from gateway.adapters.postgres.connection import Timeouts, open_pool
-from gateway.adapters.prometheus_metrics import JobsMetrics
+from gateway.adapters.prometheus_jobs_metrics import JobsMetrics
 from gateway.app import stores as app_stores
 from gateway.app.jobs_process import drain_of
 from gateway.app.secrets_of_state import pepper_of

@@ -21,7 +21,8 @@ import redis.asyncio
 
 from gateway.adapters.embedded import EmbeddedError, RunningServer, start_redis
 from gateway.adapters.postgres.ledger import PostgresLedger
-from gateway.adapters.prometheus_metrics import JobsMetrics, ProxyMetrics
+from gateway.adapters.prometheus_jobs_metrics import JobsMetrics
+from gateway.adapters.prometheus_metrics import ProxyMetrics
 from gateway.adapters.spill import SpillFiles
 from gateway.adapters.tokenizer.bpe import BpeTokenizer
 from gateway.adapters.upstream.direct import DirectUpstream

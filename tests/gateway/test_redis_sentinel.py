@@ -16,7 +16,7 @@ from typing import NoReturn
 import pytest
 
 from gateway.adapters.embedded import EmbeddedError
-from gateway.adapters.prometheus_metrics import JobsMetrics
+from gateway.adapters.prometheus_jobs_metrics import JobsMetrics
 from gateway.app.jobs_process import drain_of
 from gateway.app.verify import verify
 from gateway.core.refusal import Case

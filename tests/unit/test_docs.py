@@ -9,7 +9,8 @@ from typing import get_args
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.adapters.prometheus_metrics import JobsMetrics, ProxyMetrics
+from gateway.adapters.prometheus_jobs_metrics import JobsMetrics
+from gateway.adapters.prometheus_metrics import ProxyMetrics
 from gateway.adapters.redis_store.scripts import NAMES
 from gateway.cli import main
 from gateway.core.event import Quality, UsageEvent, encode_event, ledger_row

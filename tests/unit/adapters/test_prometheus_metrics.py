@@ -6,7 +6,8 @@ import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.adapters.prometheus_metrics import JobsMetrics, ProxyMetrics
+from gateway.adapters.prometheus_jobs_metrics import JobsMetrics
+from gateway.adapters.prometheus_metrics import ProxyMetrics
 from gateway.core.event import UsageEvent, encode_event, ledger_row
 
 EVENT = UsageEvent(

@@ -1,0 +1,77 @@
+"""The metrics of the jobs process: the ledger, the outbox, and who was told.
+
+Labels come from closed lists. The names, labels and meanings are documented in `docs/metrics.md`; a
+test compares both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prometheus_client import CollectorRegistry, generate_latest
+
+from gateway.adapters.metrics_declared import Declare
+from gateway.core.event import LedgerRow
+
+
+class JobsMetrics:
+    """Fulfils ports.metrics.JobsMetrics for the jobs process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        declare = Declare(self.registry)
+        self._rows = declare.counter("ledger_rows", "Rows booked", "kind", "quality")
+        dead = declare.counter("ledger_dead", "Outbox entries that no row could be made of")
+        self._dead = dead.of()
+        self._lag = declare.gauge(
+            "ledger_lag_seconds",
+            "From settlement to commit in the ledger, oldest of the last batch",
+        )
+        self._outbox = declare.gauge(
+            "outbox_events", "Events not booked yet, counted to 1,000", "shard"
+        )
+        self._age = declare.gauge(
+            "outbox_age_seconds", "Age of the oldest event not booked yet", "shard"
+        )
+        self._open = declare.gauge("holds_open", "Holds that are open")
+        self._endings = declare.hold_endings()
+        self._used = declare.gauge(
+            "tier_used_tokens", "Tokens used in the periods that run now", "tier"
+        )
+        self._epoch = declare.gauge("epoch", "The shard's epoch in the ledger", "shard")
+        self._notifications = declare.counter(
+            "notifications", "Deliveries that have ended, by how", "kind", "state"
+        )
+
+    def booked(self, rows: Sequence[LedgerRow]) -> None:
+        for row in rows:
+            self._rows.of(row.kind, row.event.quality).value += 1
+
+    def dead(self, entries: int) -> None:
+        self._dead.value += entries
+
+    def lag_seconds(self, seconds: float) -> None:
+        self._lag.set(seconds)
+
+    def outbox(self, shard: int, events: int, age_s: float) -> None:
+        self._outbox.labels(str(shard)).set(events)
+        self._age.labels(str(shard)).set(age_s)
+
+    def holds_open(self, holds: int) -> None:
+        self._open.set(holds)
+
+    def expired(self) -> None:
+        self._endings.of("expired").value += 1
+
+    def tier_used(self, tier: str, tokens: int) -> None:
+        self._used.labels(tier).set(tokens)
+
+    def epoch(self, shard: int, epoch: int) -> None:
+        self._epoch.labels(str(shard)).set(epoch)
+
+    def notified(self, kind: str, state: str) -> None:
+        self._notifications.of(kind, state).value += 1
+
+    def render(self) -> bytes:
+        """The text exposition of this process."""
+        return generate_latest(self.registry)
