@@ -68,6 +68,15 @@ def test_an_unknown_model_is_no_label(gateway: RunningGateway) -> None:
     assert "surprise" not in ask(f"{gateway.ops}/metrics").text
 
 
+def test_the_doctor_finds_nothing_wrong_with_a_running_gateway(gateway: RunningGateway) -> None:
+    said = gateway.cli("doctor")
+    found = {each["check"]: (each["state"], each["found"]) for each in said["findings"]}
+    assert said["state"] != "wrong", found
+    assert found["processes"] == ("ok", "ready: proxy-1, jobs")
+    assert found["postgres partitions"][0] == "ok"
+    assert found["redis"][0] == "ok"
+
+
 def test_health_and_readiness_say_what_they_checked(gateway: RunningGateway) -> None:
     health = ask(f"{gateway.ops}/healthz")
     assert (health.status, health.json["status"]) == (200, "ok")

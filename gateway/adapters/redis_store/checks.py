@@ -8,6 +8,7 @@ with a warning, because everything would come back from the ledger but the newes
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from redis.asyncio import Redis
@@ -23,37 +24,74 @@ class UnfitStore(Exception):
     """The server must not be used as it is; the text says what to change."""
 
 
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """What a server says of itself. A setting is None where the provider forbids asking."""
+
+    version: str
+    role: str
+    is_cluster_node: bool
+    policy: str | None
+    append_only: str | None
+    now_ms: int
+
+
 async def check_server(client: Redis, now_ms: int, in_cluster: bool = False) -> Sequence[str]:
     """Warnings about the server, or one node `in_cluster`; UnfitStore when it must not be used."""
+    facts = await facts_of(client)
+    faults = faults_of(facts, now_ms, in_cluster)
+    if faults:
+        raise UnfitStore("; ".join(faults))
+    return warnings_of(facts)
+
+
+async def facts_of(client: Redis) -> ServerFacts:
+    """Ask it; StoreUnavailable when it does not answer."""
     try:
         info: dict[str, Any] = await client.info()
-        seconds, _ = await client.time()
-        policy = await _setting(client, "maxmemory-policy")
-        append_only = await _setting(client, "appendonly")
+        seconds, microseconds = await client.time()
+        return ServerFacts(
+            version=str(info["redis_version"]),
+            role=str(info.get("role")),
+            is_cluster_node=bool(info.get("cluster_enabled")),
+            policy=await _setting(client, "maxmemory-policy"),
+            append_only=await _setting(client, "appendonly"),
+            now_ms=int(seconds) * 1000 + int(microseconds) // 1000,
+        )
     except (RedisError, OSError) as error:
         raise StoreUnavailable(f"Redis: {type(error).__name__}: {error}") from error
-    version = tuple(int(part) for part in str(info["redis_version"]).split(".")[:2])
+
+
+def faults_of(facts: ServerFacts, now_ms: int, in_cluster: bool = False) -> Sequence[str]:
+    """Everything for which it must not be used, and what to do."""
+    faults = []
+    version = tuple(int(part) for part in facts.version.split(".")[:2])
     if version < VERSION_MIN:
-        raise UnfitStore(f"Redis {info['redis_version']} is too old: version 7.0 is the least")
-    if info.get("role") != "master":
-        raise UnfitStore("redis.url names a replica: give it the primary")
-    if info.get("cluster_enabled") and not in_cluster:
-        raise UnfitStore(
+        faults.append(f"Redis {facts.version} is too old: version 7.0 is the least")
+    if facts.role != "master":
+        faults.append("redis.url names a replica: give it the primary")
+    if facts.is_cluster_node and not in_cluster:
+        faults.append(
             "redis.url names a node of a cluster, which has a part of the keys only: "
             "write redis+cluster:// before its host"
         )
-    if policy not in ("noeviction", None):
-        raise UnfitStore(
-            f"Redis evicts keys (maxmemory-policy {policy}): counters would vanish. "
+    if facts.policy not in ("noeviction", None):
+        faults.append(
+            f"Redis evicts keys (maxmemory-policy {facts.policy}): counters would vanish. "
             "Set it to noeviction"
         )
-    skew_ms = abs(int(seconds) * 1000 - now_ms)
+    skew_ms = abs(facts.now_ms - now_ms)
     if skew_ms > SKEW_MS_MAX:
-        raise UnfitStore(
+        faults.append(
             f"the clocks of Redis and of this machine are {skew_ms // 1000} s apart: "
             "synchronise them (60 s is the most)"
         )
-    if append_only == "no":
+    return faults
+
+
+def warnings_of(facts: ServerFacts) -> Sequence[str]:
+    """What it is used in spite of."""
+    if facts.append_only == "no":
         return ["Redis keeps no append-only file: a restart loses what the ledger has not drained"]
     return []
 
