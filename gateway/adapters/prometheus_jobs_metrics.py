@@ -7,11 +7,13 @@ test compares both.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, generate_latest
 
 from gateway.adapters.metrics_declared import Declare
 from gateway.core.event import LedgerRow
+from gateway.ports.metrics import Waited
 
 
 class JobsMetrics:
@@ -38,6 +40,12 @@ class JobsMetrics:
         self._used = declare.gauge(
             "tier_used_tokens", "Tokens used in the periods that run now", "tier"
         )
+        self._caps = declare.gauge(
+            "tier_cap_tokens", "What all users of a tier with a cap may use together", "tier"
+        )
+        self._waiting = declare.gauge("jobs_waiting", "Jobs that wait for a store", "store")
+        self._waits: dict[str, Waited | None] = {}
+        self._count_waiting()
         self._epoch = declare.gauge("epoch", "The shard's epoch in the ledger", "shard")
         self._notifications = declare.counter(
             "notifications", "Deliveries that have ended, by how", "kind", "state"
@@ -65,6 +73,18 @@ class JobsMetrics:
 
     def tier_used(self, tier: str, tokens: int) -> None:
         self._used.labels(tier).set(tokens)
+
+    def tier_cap(self, tier: str, tokens: int) -> None:
+        self._caps.labels(tier).set(tokens)
+
+    def waits(self, job: str, store: Waited | None) -> None:
+        self._waits[job] = store
+        self._count_waiting()
+
+    def _count_waiting(self) -> None:
+        for store in get_args(Waited):
+            waiting = sum(each == store for each in self._waits.values())
+            self._waiting.labels(store).set(waiting)
 
     def epoch(self, shard: int, epoch: int) -> None:
         self._epoch.labels(str(shard)).set(epoch)

@@ -63,7 +63,7 @@ async def run_jobs(settings: Settings, say: Say, alone: bool) -> None:
             places["ops"] = ops.url(settings.listen.ops.host)
         turns = [asyncio.Lock() for _ in steps]
         running.extend(
-            spawn(run_forever(step, turn), step.name)
+            spawn(run_forever(step, turn, metrics.waits), step.name)
             for step, turn in zip(steps, turns, strict=True)
         )
         say(places)

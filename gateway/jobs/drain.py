@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from gateway.core.event import EventError, LedgerRow, ledger_row, stream_position
 from gateway.core.quota.settle import correction_of
 from gateway.ports.clock import Clock
-from gateway.ports.ledger import BookReply, Cursor, DeadEntry, Ledger
+from gateway.ports.ledger import BookReply, Cursor, DeadEntry, Ledger, LedgerUnavailable
 from gateway.ports.metrics import JobsMetrics
 from gateway.ports.outbox import Outbox, OutboxEntry
 from gateway.ports.quota_store import QuotaStore, StoreUnavailable
@@ -81,6 +81,7 @@ class Drain:
         self._server_id: str | None = None  # of which the ledger has all up to its cursors
         self._ahead: Batch | None = None  # read while what lies before it was being booked
         self._trimmed_s = self._not_before_s = 0.0
+        self._cursors: dict[int, str] = {}  # as they were when the ledger was asked last
         self._read_s = 0.0  # when it last could, or began to try
 
     async def step(self) -> float:
@@ -95,6 +96,9 @@ class Drain:
             if now_s - self._read_s > _CUT_OFF_S:
                 self._ledger.unlock_shards()
                 self._not_before_s = now_s + _GIVE_WAY_S
+            raise
+        except LedgerUnavailable:
+            await self._show_backlogs()
             raise
 
     async def _step(self) -> float:
@@ -151,6 +155,7 @@ class Drain:
         known = await self._ledger.cursors()
         for shard, cursor in known.items():
             self._metrics.epoch(shard, cursor.epoch)
+        self._cursors = _positions(known, self._terms)
         return known
 
     async def _read(self, cursors: dict[int, str], wait_ms: int) -> Batch:
@@ -222,20 +227,26 @@ class Drain:
 
     async def _trim(self) -> None:
         """Drop what was drained long ago, and show what was not drained yet."""
-        cursors = _positions(await self._known(), self._terms)
+        await self._known()
         keep_from = f"{self._clock.now_ms() - self._terms.retain_s * 1000}-0"
         bytes_max = self._terms.retain_bytes // self._terms.shards
-        for shard, cursor in cursors.items():
+        for shard, cursor in self._cursors.items():
             try:
                 await self._outbox.trim(shard, keep_from, bytes_max, cursor)
-                events, oldest_id = await self._outbox.backlog(shard, cursor)
             except StoreUnavailable as error:
                 _log.info("the outbox of shard %d is not trimmed: %s", shard, error)
+        await self._show_backlogs()
+
+    async def _show_backlogs(self) -> None:
+        """Also while the ledger is away: what waits for it must be seen growing."""
+        for shard, cursor in self._cursors.items():
+            try:
+                events, oldest_id = await self._outbox.backlog(shard, cursor)
+            except StoreUnavailable:
                 continue  # of a cluster, the other nodes may answer
-            age_s = (
-                (self._clock.now_ms() - stream_position(oldest_id)[0]) / 1000 if oldest_id else 0.0
-            )
-            self._metrics.outbox(shard, events, max(0.0, age_s))
+            oldest_ms = stream_position(oldest_id)[0] if oldest_id else self._clock.now_ms()
+            age_s = max(0.0, (self._clock.now_ms() - oldest_ms) / 1000)
+            self._metrics.outbox(shard, events, age_s)
 
 
 def _positions(known: Mapping[int, Cursor], terms: DrainTerms) -> dict[int, str]:

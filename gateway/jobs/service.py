@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Protocol
 
 from gateway.ports.ledger import LedgerUnavailable
+from gateway.ports.metrics import Waited
 from gateway.ports.quota_store import StoreUnavailable
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 _log = logging.getLogger("gateway.jobs")
+
+Waits = Callable[[str, Waited | None], None]
+"""Is told that the service of this name waits for a store; None: not any more."""
 
 
 class Step(Protocol):
@@ -28,7 +33,11 @@ class Step(Protocol):
         ...
 
 
-async def run_forever(service: Step, turn: asyncio.Lock) -> None:
+def _tell_nobody(service: str, store: Waited | None) -> None:
+    pass
+
+
+async def run_forever(service: Step, turn: asyncio.Lock, waits: Waits = _tell_nobody) -> None:
     """Run the service's steps until cancelled; only a fault that is not a store's is raised.
 
     Each step holds `turn`, so whoever holds it can cancel between two steps.
@@ -42,11 +51,13 @@ async def run_forever(service: Step, turn: asyncio.Lock) -> None:
         except (StoreUnavailable, LedgerUnavailable) as error:
             if pause_s == _FIRST_PAUSE_S:
                 _log.warning("%s waits for a store: %s", service.name, error)
+            waits(service.name, "redis" if isinstance(error, StoreUnavailable) else "ledger")
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
             continue
         if pause_s != _FIRST_PAUSE_S:
             _log.warning("%s goes on", service.name)
+            waits(service.name, None)
             pause_s = _FIRST_PAUSE_S
         if rest_s:
             await asyncio.sleep(rest_s)

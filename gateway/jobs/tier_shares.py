@@ -72,6 +72,7 @@ class TierSharing:
         if not self._caps or self._ledger.lock_lost():
             return _NOT_LEADER_REST_S
         for tier, cap_tokens in self._caps.items():
+            self._metrics.tier_cap(tier, cap_tokens)
             await self.hand_out(tier, cap_tokens)
         return _REST_S
 

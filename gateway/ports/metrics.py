@@ -13,6 +13,7 @@ from gateway.core.event import LedgerRow, UsageEvent
 
 Decision = Literal["admitted", "refused", "outage", "shadow-refused"]
 SpillTrouble = Literal["full", "disk", "damaged"]
+Waited = Literal["redis", "ledger"]
 
 
 class Metrics(Protocol):
@@ -81,6 +82,14 @@ class JobsMetrics(Protocol):
         ...
 
     def tier_used(self, tier: str, tokens: int) -> None: ...
+
+    def tier_cap(self, tier: str, tokens: int) -> None:
+        """What all users of the tier may use together."""
+        ...
+
+    def waits(self, job: str, store: Waited | None) -> None:
+        """A job cannot go on before this store answers; None: it goes on."""
+        ...
 
     def epoch(self, shard: int, epoch: int) -> None: ...
 

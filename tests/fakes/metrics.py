@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gateway.core.event import LedgerRow, UsageEvent
-from gateway.ports.metrics import Decision, SpillTrouble
+from gateway.ports.metrics import Decision, SpillTrouble, Waited
 
 
 class SeenMetrics:
@@ -76,6 +76,12 @@ class SeenMetrics:
 
     def tier_used(self, tier: str, tokens: int) -> None:
         self.seen.append(("tier_used", tier, tokens))
+
+    def tier_cap(self, tier: str, tokens: int) -> None:
+        self.seen.append(("tier_cap", tier, tokens))
+
+    def waits(self, job: str, store: Waited | None) -> None:
+        self.seen.append(("waits", job, store))
 
     def epoch(self, shard: int, epoch: int) -> None:
         self.seen.append(("epoch", shard, epoch))

@@ -16,7 +16,7 @@ from gateway.cli import main
 from gateway.core.event import Quality, UsageEvent, encode_event, ledger_row
 from gateway.core.refusal import Case
 from gateway.ports.deliveries import Ending
-from gateway.ports.metrics import SpillTrouble
+from gateway.ports.metrics import SpillTrouble, Waited
 
 ROOT = Path(__file__).resolve().parents[2]
 METRICS = (ROOT / "docs" / "metrics.md").read_text()
@@ -65,6 +65,7 @@ def exposed() -> dict[str, tuple[str, set[str]]]:
     jobs.holds_open(1)
     jobs.expired()
     jobs.tier_used("free", 1)
+    jobs.tier_cap("free", 1)
     jobs.epoch(0, 1)
     jobs.notified("crossing", "sent")
     found = {}
@@ -96,6 +97,7 @@ def test_every_label_has_its_values_documented() -> None:
         ("quality", set(get_args(Quality))),
         ("why", set(get_args(SpillTrouble))),
         ("state", set(get_args(Ending))),
+        ("store", set(get_args(Waited))),
     ],
 )
 def test_the_values_of_a_closed_list_are_documented_to_the_last(

@@ -144,6 +144,10 @@ def test_the_jobs_show_rows_backlogs_holds_and_epochs() -> None:
     jobs.holds_open(4)
     jobs.expired()
     jobs.tier_used("free", 99)
+    jobs.tier_cap("free", 100)
+    jobs.waits("drain", "ledger")
+    jobs.waits("sweep", "redis")
+    jobs.waits("sweep", None)
     jobs.epoch(2, 5)
     assert shown(jobs) == {
         ("ledger_rows_total", "usage", "measured"): 1,
@@ -154,6 +158,9 @@ def test_the_jobs_show_rows_backlogs_holds_and_epochs() -> None:
         ("holds_open",): 4,
         ("hold_endings_total", "expired"): 1,
         ("tier_used_tokens", "free"): 99,
+        ("tier_cap_tokens", "free"): 100,
+        ("jobs_waiting", "redis"): 0,
+        ("jobs_waiting", "ledger"): 1,
         ("epoch", "2"): 5,
     }
 

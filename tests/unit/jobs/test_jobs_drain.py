@@ -122,6 +122,17 @@ async def test_a_commit_whose_confirmation_was_lost_books_nothing_twice(rig: Flo
     assert len(rig.metrics.of("booked")) == 3
 
 
+async def test_what_waits_is_seen_growing_while_the_ledger_is_away(rig: FlowRig) -> None:
+    drain, _ = drain_of(rig)
+    await drain.step()
+    await spend(rig, 3)
+    rig.ledger.away = True
+    with pytest.raises(LedgerUnavailable):
+        await drain.step()
+    shown = {shard: events for shard, events, _ in rig.metrics.of("outbox")}
+    assert sum(shown.values()) == 3
+
+
 async def test_the_drain_goes_on_by_itself_after_an_outage(rig: FlowRig) -> None:
     await spend(rig, 2)
     rig.ledger.away = True

@@ -76,6 +76,19 @@ async def test_after_a_success_the_next_trouble_begins_with_a_short_pause(
     assert pauses == [0.1, 0.2, 0.1]
 
 
+async def test_who_waits_for_which_store_is_told_and_that_it_goes_on(pauses: list[float]) -> None:
+    told: list[tuple[str, str | None]] = []
+    step = Scripted(AWAY, LedgerUnavailable("Postgres is away"), 7.0)
+    running = asyncio.ensure_future(
+        run_forever(step, asyncio.Lock(), lambda *who: told.append(who))
+    )
+    await step.done.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert told == [("scripted", "redis"), ("scripted", "ledger"), ("scripted", None)]
+
+
 async def test_trouble_is_logged_once_and_its_end_once(
     pauses: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
