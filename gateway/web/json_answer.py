@@ -1,6 +1,7 @@
-"""An answer in JSON that is no refusal: status, the headers that each has, and the body.
+"""An answer of the gateway's own that is no refusal: status, the headers that each has, the body.
 
-Refusals have a place of their own (error_body), and so have a model's answers, which are relayed.
+Nearly all are JSON. Refusals have a place of their own (error_body), and so have a model's answers,
+which are relayed.
 """
 
 from __future__ import annotations
@@ -20,5 +21,9 @@ _encode = msgspec.json.Encoder().encode
 
 def json_answer(rid: str, said: object, more: Sequence[Header] = ()) -> Whole:
     """200, with `more` headers behind those that every answer has."""
-    headers = [("Content-Type", "application/json"), SERVER, ("x-request-id", rid), *more]
-    return Whole(200, headers, _encode(said))
+    return own_answer(rid, "application/json", _encode(said), more)
+
+
+def own_answer(rid: str, content_type: str, body: bytes, more: Sequence[Header] = ()) -> Whole:
+    """The same of any type."""
+    return Whole(200, [("Content-Type", content_type), SERVER, ("x-request-id", rid), *more], body)

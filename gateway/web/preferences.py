@@ -22,14 +22,14 @@ from gateway.ports.metrics import Metrics
 from gateway.ports.notices import Wish
 from gateway.web.callers import Callers
 from gateway.web.http_request import HttpRequest
+from gateway.web.json_answer import NO_STORE, json_answer, own_answer
 from gateway.web.quota_bodies import UserId, asked_user, checked_user, read_body_as
-from gateway.web.quota_headers import SERVER
 from gateway.web.request import read_body
-from gateway.web.response import Response, Whole
+from gateway.web.response import Header, Response
 
 _BODY_BYTES_MAX = 16_384
 _LINK_PARTS = {"user", "kind", "signature"}
-_NAMES = {
+_WHEN: dict[str, str] = {
     "crossing": "when part of your monthly tokens is used",
     "exhausted": "when your monthly tokens are used up",
     "pack_low": "when few of the tokens you bought are left",
@@ -43,9 +43,16 @@ _PAGE = """<!doctype html>
 <body><main><h1>Mails</h1>{content}</main></body>
 </html>
 """
-_ASK = "<p>Get no more mails {what}?</p><form method=post><button>Turn off</button></form>"
-_DONE = "<p>Done. You get no more mails {what}. All other mails come as before.</p>"
-_encode = msgspec.json.Encoder().encode
+_ASK = "<p>Get no more mails {when}?</p><form method=post><button>Turn off</button></form>"
+_DONE = "<p>Done. You get no more mails {when}. All other mails come as before.</p>"
+_PAGE_HEADERS: tuple[Header, ...] = (
+    NO_STORE,
+    (
+        "Content-Security-Policy",
+        "default-src 'none'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    ),
+    ("Referrer-Policy", "no-referrer"),  # the address is the proof
+)
 
 
 class Preference(msgspec.Struct, forbid_unknown_fields=True):
@@ -64,11 +71,13 @@ class PreferencesBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class PreferencesAnswer(msgspec.Struct):
-    """Every kind by every channel. `email`: where mails go, null where nobody has said."""
+    """Every kind by every channel. `email`: where mails go, null where nobody has said. `kinds`:
+    for each kind the words that follow "mails"."""
 
     object: str
     user: str
     email: str | None
+    kinds: dict[str, str]
     preferences: list[Preference]
 
 
@@ -132,13 +141,14 @@ class PreferenceCalls:
             object="quota.preferences",
             user=identity.user_id,
             email=identity.email,
+            kinds=_WHEN,
             preferences=[
                 msgspec.convert({"kind": kind, "channel": channel, "enabled": enabled}, Preference)
                 for (kind, channel), enabled in wishes.items()
             ],
         )
         self._parts.metrics.decided(identity.tier, "quota_preferences", "admitted", "free")
-        return _whole(rid, "application/json", _encode(answer))
+        return json_answer(rid, answer, [NO_STORE])
 
     def _link(self, request: HttpRequest) -> tuple[str, str]:
         """User and kind of the link; Refused when it is not ours."""
@@ -151,23 +161,5 @@ class PreferenceCalls:
 
     def _page(self, rid: str, content: str, kind: str) -> Response:
         self._parts.metrics.decided("none", "quota_unsubscribe", "admitted", "free")
-        text = _PAGE.format(content=content.format(what=escape(_NAMES[kind])))
-        return _whole(rid, "text/html; charset=utf-8", text.encode())
-
-
-def _whole(rid: str, content_type: str, body: bytes) -> Whole:
-    headers = [
-        ("Content-Type", content_type),
-        SERVER,
-        ("x-request-id", rid),
-        ("Cache-Control", "no-store"),
-    ]
-    if content_type.startswith("text/html"):
-        headers.append(
-            (
-                "Content-Security-Policy",
-                "default-src 'none'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
-            )
-        )
-        headers.append(("Referrer-Policy", "no-referrer"))  # the address is the proof
-    return Whole(200, headers, body)
+        text = _PAGE.format(content=content.format(when=escape(_WHEN[kind])))
+        return own_answer(rid, "text/html; charset=utf-8", text.encode(), _PAGE_HEADERS)

@@ -15,7 +15,6 @@ import select
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -71,7 +70,7 @@ class Pipe:
 
 
 class Tab:
-    """One page in a Chromium of its own."""
+    """One page, which shares nothing with any other. One at a time is listened to."""
 
     def __init__(self, pipe: Pipe) -> None:
         self._pipe = pipe
@@ -79,7 +78,10 @@ class Tab:
         self.troubles: list[str] = []
         self.requests: list[str] = []
         self._events: list[str] = []
-        target = pipe.call("Target.createTarget", url="about:blank")["targetId"]
+        self._session = ""
+        self._context = pipe.call("Target.createBrowserContext")["browserContextId"]
+        place = {"url": "about:blank", "browserContextId": self._context}
+        target = pipe.call("Target.createTarget", **place)["targetId"]
         attached = pipe.call("Target.attachToTarget", targetId=target, flatten=True)
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network", "Audits", "DOM", "Accessibility"):
@@ -87,10 +89,15 @@ class Tab:
         self.call("Emulation.setFocusEmulationEnabled", enabled=True)
         self.looks(DESKTOP)
 
+    def close(self) -> None:
+        self._pipe.call("Target.disposeBrowserContext", browserContextId=self._context)
+
     def call(self, method: str, **params: Any) -> Json:
         return self._pipe.call(method, self._session, **params)
 
     def _heard(self, event: Json) -> None:
+        if event.get("sessionId") != self._session:
+            return  # of an earlier tab, or of the browser itself
         method, said = event["method"], event["params"]
         self._events.append(method)
         if method == "Network.requestWillBeSent":
@@ -127,10 +134,10 @@ class Tab:
         scheme_wanted = {"name": "prefers-color-scheme", "value": scheme}
         self.call("Emulation.setEmulatedMedia", features=[scheme_wanted])
 
-    def picture(self, place: Path, height: int) -> None:
-        """The page from its top down, so far."""
+    def picture(self, place: Path, height: int, top: float = 0) -> None:
+        """The page from `top` down, so far."""
         width = self.evaluate("document.documentElement.clientWidth")
-        part = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
+        part = {"x": 0, "y": top, "width": width, "height": height, "scale": 1}
         shot = self.call(
             "Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=part
         )
@@ -160,12 +167,6 @@ class Tab:
             return found()
 
         return until(look, _WAIT_S, what)
-
-    def listen(self, seconds: float) -> None:
-        """Take in all that the page says for so long."""
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            self._pipe.take_in(left)
 
     # --- what a person does ----------------------------------------------------------------
 
@@ -227,8 +228,18 @@ def _said(node: Json, what: str) -> str:
 
 
 @contextmanager
-def browser() -> Iterator[Tab]:
-    """A tab in a Chromium that starts and ends here, with a profile of its own."""
+def tab_of(pipe: Pipe) -> Iterator[Tab]:
+    """A tab that is closed at the end."""
+    opened = Tab(pipe)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+@contextmanager
+def browser() -> Iterator[Pipe]:
+    """A Chromium that starts and ends here, with a profile of its own."""
     to_read, its_writing = os.pipe()
     its_reading, to_write = os.pipe()
 
@@ -250,7 +261,7 @@ def browser() -> Iterator[Tab]:
         os.close(its_reading)
         os.close(its_writing)
         try:
-            yield Tab(Pipe(to_read, to_write))
+            yield Pipe(to_read, to_write)
         finally:
             os.killpg(process.pid, signal.SIGKILL)  # it is several processes
             process.wait()

@@ -17,9 +17,12 @@ import pytest
 
 from tests.fakes.issuer import jwk, key_set
 from tests.fakes.key_server import KeyServer, key_server
+from tests.gateway.browser import Pipe, Tab, browser, tab_of
 from tests.gateway.identity_settings import identity
+from tests.gateway.node_sdk import require
 from tests.gateway.running_gateway import MakeGateway, RunningGateway, running_gateway
 from tests.gateway.standin_process import StandInProcess
+from tests.stripe_api import StripeApi
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +89,29 @@ def signed_in(other_stand_in: StandInProcess, issuer_keys: KeyServer) -> Iterato
     changes = {"identity": identity(issuer_keys.url)}
     with running_gateway(other_stand_in, changes) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def stripe_api() -> Iterator[StripeApi]:
+    """Stripe, as gateways that sell packs see it."""
+    server = StripeApi()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Pipe]:
+    """One for all tabs."""
+    require("chromium")
+    with browser() as running:
+        yield running
+
+
+@pytest.fixture
+def tab(chromium: Pipe) -> Iterator[Tab]:
+    """A page of the test's own."""
+    with tab_of(chromium) as opened:
+        yield opened
 
 
 @pytest.fixture

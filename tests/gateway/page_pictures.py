@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-import tempfile
 import uuid
-from pathlib import Path
 from typing import Any
 
 import asyncpg
 
 from gateway.app.embedded import ledger_url_of
 from gateway.app.stores import Stores
-from tests.gateway.browser import PHONE, Tab, browser
+from tests.gateway.browser import PHONE, Tab, browser, tab_of
 from tests.gateway.quota_calls import report
-from tests.gateway.running_gateway import ROOT, RunningGateway, merged, prompt
+from tests.gateway.running_gateway import (
+    ROOT,
+    RunningGateway,
+    merged,
+    prompt,
+    running_gateway,
+)
 from tests.gateway.standin_process import StandInProcess
 from tests.stripe_api import StripeApi, sells_through
 
@@ -28,6 +32,16 @@ INSIDE = "document.querySelector('quota-status').shadowRoot"
 _PACK = {"tokens": 320_000, "price_gbp": "2.00", "valid_days": 365}
 # What was used on the days of a month, in hundreds of tokens.
 _DAYS = (180, 240, 120, 0, 20, 480, 620, 360, 300, 180, 0, 40, 520, 660, 820, 560, 240, 60, 0, 700)
+SHOW_MAILS = "Show which mails I get"
+MAILS = "document.querySelector('quota-mails').shadowRoot"
+SWITCHES = {
+    "crossing": "When part of your monthly tokens is used",
+    "exhausted": "When your monthly tokens are used up",
+    "pack_low": "When few of the tokens you bought are left",
+    "pack_ends": "Before tokens you bought end",
+    "payment_credited": "When tokens you bought are there",
+}
+_MAILS_HEIGHT = 480
 ROWS = sum(map(bool, _DAYS)) + 3
 """Entries of such a user: these, a pack, a call, a call that broke off."""
 
@@ -57,6 +71,26 @@ def check(tab: Tab) -> None:
     """Press the button that has the focus, and see the figures."""
     tab.press("Enter")
     tab.until(lambda: said(tab).startswith("Figures of "), "the figures")
+
+
+def heard_of_mails(tab: Tab) -> str:
+    """What the element for mails says of itself."""
+    return str(tab.evaluate(f"{MAILS}.querySelector('[role=status]').textContent"))
+
+
+def show_mails(tab: Tab) -> None:
+    """Press its button, and see the switches."""
+    tab.click("button", SHOW_MAILS)
+    tab.until(lambda: heard_of_mails(tab).startswith("Each switch"), "the switches")
+
+
+def with_address(gateway: RunningGateway, user: str, address: str) -> None:
+    """Let mails of this user go there."""
+
+    async def write(stores: Stores) -> None:
+        await stores.directory.set_email(user, address)
+
+    gateway.in_stores(write)
 
 
 def user_of_a_month(gateway: RunningGateway) -> tuple[str, str]:
@@ -102,25 +136,38 @@ def spread_over_the_month(gateway: RunningGateway, user: str) -> None:
 
 
 def main() -> None:
-    """All four, of one run."""
+    """All of them, of one run."""
     stand_in, api = StandInProcess(), StripeApi()
-    with tempfile.TemporaryDirectory(prefix="qg-") as place, browser() as tab:
-        gateway = RunningGateway(Path(place), stand_in, shop_settings(api))
-        try:
-            gateway.start()
-            user, key = user_of_a_month(gateway)
-            spread_over_the_month(gateway, user)
-            sign_in(tab, gateway, key)
-            check(tab)
-            tab.evaluate("document.activeElement.blur()")
-            for device, width, height in (("desktop", 800, 1250), ("phone", PHONE[0], 1550)):
-                for scheme in ("light", "dark"):
-                    tab.looks((width, height), scheme)
-                    tab.picture(ROOT / "docs" / f"status-page-{device}-{scheme}.png", height)
-        finally:
-            gateway.end()
-            api.stop()
-            stand_in.stop()
+    try:
+        with (
+            running_gateway(stand_in, shop_settings(api)) as gateway,
+            browser() as pipe,
+            tab_of(pipe) as tab,
+        ):
+            take(tab, gateway)
+    finally:
+        api.stop()
+        stand_in.stop()
+
+
+def take(tab: Tab, gateway: RunningGateway) -> None:
+    user, key = user_of_a_month(gateway)
+    spread_over_the_month(gateway, user)
+    with_address(gateway, user, "ada@example.org")
+    sign_in(tab, gateway, key)
+    check(tab)
+    show_mails(tab)
+    tab.click("switch", SWITCHES["pack_low"])
+    tab.until(lambda: heard_of_mails(tab).startswith("Saved."), "the switch to be saved")
+    tab.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
+    top = "document.querySelector('quota-mails').getBoundingClientRect().top - 16"
+    for device, width, height in (("desktop", 800, 1250), ("phone", PHONE[0], 1550)):
+        for scheme in ("light", "dark"):
+            tab.looks((width, height), scheme)
+            place = ROOT / "docs" / f"status-page-{device}-{scheme}.png"
+            tab.picture(place, height)
+            mails = place.with_name(f"status-page-mails-{device}-{scheme}.png")
+            tab.picture(mails, _MAILS_HEIGHT, tab.evaluate(top))
 
 
 if __name__ == "__main__":

@@ -47,13 +47,6 @@ WAIT_S = 20.0
 
 
 @pytest.fixture(scope="module")
-def stripe_api() -> Iterator[StripeApi]:
-    server = StripeApi()
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="module")
 def shop(other_stand_in: StandInProcess, stripe_api: StripeApi) -> Iterator[RunningGateway]:
     """One for all tests here, each with users of its own."""
     with running_gateway(other_stand_in, sells_through(stripe_api)) as running:

@@ -10,15 +10,23 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.gateway.browser import Tab, browser
-from tests.gateway.node_sdk import FOLDER, install, require
-from tests.gateway.page_pictures import CHECK, INSIDE, said
+from tests.gateway.browser import Tab
+from tests.gateway.node_sdk import FOLDER, install
+from tests.gateway.page_pictures import (
+    CHECK,
+    INSIDE,
+    SWITCHES,
+    heard_of_mails,
+    said,
+    show_mails,
+)
 from tests.gateway.page_server import PageServer, serving_pages
 from tests.gateway.running_gateway import MODEL, RunningGateway, running_gateway
 from tests.gateway.standin_process import StandInProcess
 
 PLANS = "https://app.example.org/plans"
 NOT_ON_THE_LIST = "blocked by CORS policy"
+MAKE_MAILS = "document.body.appendChild(document.createElement('quota-mails'))"
 _RUN_S = 120
 
 
@@ -34,13 +42,6 @@ def listing(other_stand_in: StandInProcess, pages: PageServer) -> Iterator[Runni
     changes = {"cors": {"origins": [pages.origin]}, "refusal": {"upgrade_url": PLANS}}
     with running_gateway(other_stand_in, changes) as running:
         yield running
-
-
-@pytest.fixture
-def tab() -> Iterator[Tab]:
-    require("chromium")
-    with browser() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +78,13 @@ def test_a_refusal_shows_the_way_on_and_the_button_shows_the_figures(
     tab.until(lambda: said(tab).endswith(": 10 tokens left."), "the figures")
     hrefs = tab.evaluate(f"[...{INSIDE}.querySelectorAll('a')].map((each) => each.href)")
     assert hrefs == [PLANS]
+    assert tab.troubles == []
+
+    tab.evaluate(f"import('{listing.proxy}/quota/mails.js').then(() => 0)")
+    tab.evaluate(f"{MAKE_MAILS}.credential = {key!r}; 0")
+    show_mails(tab)
+    tab.click("switch", SWITCHES["exhausted"])
+    tab.until(lambda: heard_of_mails(tab).startswith("Saved."), "the switch to be saved")
     assert tab.troubles == []
 
     tab.click("button", "Ask")

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import date, datetime
-from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -17,9 +15,9 @@ import pytest
 import redis
 
 from gateway.app.embedded import redis_url_of
-from tests.gateway.browser import DESKTOP, PHONE, Tab, browser
+from tests.gateway.browser import DESKTOP, PHONE, Tab
 from tests.gateway.loopback import ask
-from tests.gateway.node_sdk import FOLDER, install, require
+from tests.gateway.node_sdk import FOLDER, install
 from tests.gateway.page_pictures import (
     CHECK,
     INSIDE,
@@ -27,11 +25,12 @@ from tests.gateway.page_pictures import (
     check,
     said,
     shop_settings,
+    show_mails,
     sign_in,
     user_of_a_month,
 )
 from tests.gateway.quota_calls import report, status
-from tests.gateway.running_gateway import RunningGateway
+from tests.gateway.running_gateway import RunningGateway, running_gateway
 from tests.gateway.standin_process import StandInProcess
 from tests.stripe_api import StripeApi, event, paid, signature
 
@@ -45,28 +44,16 @@ CHECKOUT = "https://checkout.stripe.test/c/pay/"
 
 
 @pytest.fixture(scope="module")
-def stripe_api() -> Iterator[StripeApi]:
-    server = StripeApi()
-    yield server
-    server.stop()
+def shop(other_stand_in: StandInProcess, stripe_api: StripeApi) -> Iterator[RunningGateway]:
+    """One for all tests here, each with users of its own."""
+    with running_gateway(other_stand_in, shop_settings(stripe_api)) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
-def shop(other_stand_in: StandInProcess, stripe_api: StripeApi) -> Iterator[RunningGateway]:
-    """One for all tests here, each with users of its own."""
-    with tempfile.TemporaryDirectory(prefix="qg-") as place:
-        running = RunningGateway(Path(place), other_stand_in, shop_settings(stripe_api))
-        try:
-            yield running.start()
-        finally:
-            running.end()
-
-
-@pytest.fixture
-def tab() -> Iterator[Tab]:
-    require("chromium")
-    with browser() as opened:
-        yield opened
+def of_a_month(shop: RunningGateway) -> tuple[str, str]:
+    """(id, key) of somebody with something of everything; nobody changes it."""
+    return user_of_a_month(shop)
 
 
 def text_of(tab: Tab, selector: str) -> list[str]:
@@ -102,8 +89,10 @@ def call_in_flight(gateway: RunningGateway, key: str) -> Iterator[None]:
             running.result()
 
 
-def test_the_figures_are_those_of_the_api(shop: RunningGateway, tab: Tab) -> None:
-    user, key = user_of_a_month(shop)
+def test_the_figures_are_those_of_the_api(
+    shop: RunningGateway, of_a_month: tuple[str, str], tab: Tab
+) -> None:
+    user, key = of_a_month
     assert report(shop, key, tag="<img src=x onerror=alert(1)>").status == 200
     shop.ledger_rows(user, ROWS + 1)
     with call_in_flight(shop, key):
@@ -171,7 +160,6 @@ def test_nothing_is_asked_unless_the_button_is_pressed(shop: RunningGateway, tab
     check(tab)
     asked, counted = len(tab.requests), shop.metric("decisions_total")
     tab.time_passes(600)
-    tab.listen(3)
     assert report(shop, key).status == 200, "other figures by now"
     assert tab.requests[asked:] == []
     assert tab.evaluate(FIGURES)["Used"] == "0 of 100,000", "they stay as they were"
@@ -299,7 +287,8 @@ def test_the_key_is_kept_in_memory_only(shop: RunningGateway, tab: Tab) -> None:
     tab.click("button", "Sign out")
     tab.until(lambda: tab.evaluate(FORM), "the form")
     assert tab.evaluate(FIGURES) == {}
-    assert tab.evaluate("document.querySelector('quota-status').credential") is None
+    for element in ("quota-status", "quota-mails"):
+        assert tab.evaluate(f"document.querySelector('{element}').credential") is None
     sign_in(tab, shop, key)
     tab.reload()
     assert tab.evaluate(FORM) is True
@@ -308,8 +297,8 @@ def test_the_key_is_kept_in_memory_only(shop: RunningGateway, tab: Tab) -> None:
 def faults(tab: Tab) -> list[str]:
     """What axe-core finds wrong on the page, of whatever weight."""
     tab.evaluate((FOLDER / "node_modules" / "axe-core" / "axe.min.js").read_text() + ";0")
-    found = tab.evaluate("axe.run().then((done) => done.violations)")
-    checked = tab.evaluate("axe.run().then((done) => done.passes.length)")
+    asked = "axe.run().then(({ violations, passes }) => [violations, passes.length])"
+    found, checked = tab.evaluate(asked)
     assert checked > 10, "axe has looked"
     return [f"{each['impact']} {each['id']}: {each['nodes'][0]['html']}" for each in found]
 
@@ -317,11 +306,15 @@ def faults(tab: Tab) -> list[str]:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
 def test_everybody_can_use_it(
-    shop: RunningGateway, tab: Tab, size: tuple[int, int], scheme: str
+    shop: RunningGateway,
+    of_a_month: tuple[str, str],
+    tab: Tab,
+    size: tuple[int, int],
+    scheme: str,
 ) -> None:
     install()
     tab.looks(size, scheme)
-    _, key = user_of_a_month(shop)
+    _, key = of_a_month
     sign_in(tab, shop, "qg_of_nobody")
     assert faults(tab) == []
     tab.press("Enter")
@@ -331,13 +324,14 @@ def test_everybody_can_use_it(
     tab.press("Enter")
     tab.until(lambda: tab.focused() == ("button", CHECK), "to be signed in")
     check(tab)
-    tab.evaluate(f"{INSIDE}.querySelector('details').open = true")
-    assert faults(tab) == []
     assert tab.focused() == ("button", CHECK), "the focus stays where the person is"
+    tab.evaluate(f"{INSIDE}.querySelector('details').open = true")
+    show_mails(tab)
+    assert faults(tab) == []
     wide = "document.documentElement.scrollWidth <= innerWidth"
     assert tab.evaluate(wide) is True, "nothing to scroll sideways"
     heard = tab.heard("heading")
-    assert heard == ["My token status", "Packs", "This period, day by day", "Last charges"]
+    assert heard == ["My token status", "Packs", "This period, day by day", "Last charges", "Mails"]
     pictures = [each for each in tab.heard("image") if each]
     assert pictures[0].startswith(f"{tab.evaluate(FIGURES)['Used'].split()[0]} tokens used, ")
     assert pictures[1].startswith("Tokens on each day from ")

@@ -27,13 +27,17 @@ function wordsFor(reply, error) {
 }
 
 /** `{answer}`, or `{words, status, code}`; status 0: there was no answer. Never throws. */
-export async function ask(method, name, credential) {
+export async function ask(method, name, credential, body) {
   // Nothing else can stand in a header, and so in no key.
   if (!/^[!-~]+$/.test(credential)) return { words: NOT_KNOWN, status: 401 };
   try {
     const reply = await fetch(new URL(name, API), {
       method,
-      headers: { Authorization: `Bearer ${credential}` },
+      headers: {
+        Authorization: `Bearer ${credential}`,
+        ...(body && { "Content-Type": "application/json" }),
+      },
+      body: body && JSON.stringify(body),
       cache: "no-store",
       referrerPolicy: "no-referrer",
       signal: AbortSignal.timeout(WAIT_MS),

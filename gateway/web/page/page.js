@@ -1,19 +1,18 @@
-// The status page: who looks, kept in memory until the page is left, and the element that shows.
+// The status page: who looks, kept in memory until the page is left, and the elements that show.
 
 import "./embed.js";
+import "./mails.js";
 
 const form = document.querySelector("#sign-in");
 const field = document.querySelector("#credential");
 const refusal = document.querySelector("#refusal");
 const signedIn = document.querySelector("#signed-in");
 
-let status = document.querySelector("quota-status");
+const elements = () => signedIn.querySelectorAll("quota-status, quota-mails");
 
 /** Forget the credential, and all that was shown to it. */
 function signOut(why = "") {
-  const empty = document.createElement("quota-status");
-  status.replaceWith(empty);
-  status = empty;
+  for (const each of elements()) each.replaceWith(document.createElement(each.localName));
   signedIn.hidden = true;
   form.hidden = false;
   refusal.textContent = why;
@@ -23,11 +22,12 @@ function signOut(why = "") {
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  status.credential = field.value.trim();
+  const credential = field.value.trim();
+  for (const each of elements()) each.credential = credential;
   form.reset();
   form.hidden = true;
   signedIn.hidden = false;
-  status.focus();
+  elements()[0].focus();
 });
 
 document.querySelector("#sign-out").addEventListener("click", () => signOut());
