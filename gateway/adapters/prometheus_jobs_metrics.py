@@ -6,7 +6,7 @@ test compares both.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import get_args
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -46,6 +46,7 @@ class JobsMetrics:
         self._waiting = declare.gauge("jobs_waiting", "Jobs that wait for a store", "store")
         self._waits: dict[str, Waited | None] = {}
         self._count_waiting()
+        self._tiers: set[str] = set()  # of those that are shown
         self._epoch = declare.gauge("epoch", "The shard's epoch in the ledger", "shard")
         self._notifications = declare.counter(
             "notifications", "Deliveries that have ended, by how", "kind", "state"
@@ -71,8 +72,17 @@ class JobsMetrics:
     def expired(self) -> None:
         self._endings.of("expired").value += 1
 
+    def take(self, tiers: Collection[str]) -> None:
+        """These are the tiers from now on: what is gone is not shown as it last was. Caps are told
+        anew every second."""
+        self._caps.clear()
+        for gone in self._tiers - set(tiers):
+            self._used.remove(gone)
+        self._tiers &= set(tiers)
+
     def tier_used(self, tier: str, tokens: int) -> None:
         self._used.labels(tier).set(tokens)
+        self._tiers.add(tier)
 
     def tier_cap(self, tier: str, tokens: int) -> None:
         self._caps.labels(tier).set(tokens)

@@ -51,11 +51,16 @@ class _Breaker:
         self._gauge = declare.gauge(
             "redis_breaker_open", "1 while calls to Redis fail at once, because it does not answer"
         )
-        self._seconds = declare.counter(
+        self._by_mode = declare.counter(
             "outage_seconds", "Seconds in which Redis was not asked, by what happened then", "mode"
-        ).of(mode)
+        )
+        self._seconds = self._by_mode.of(mode)
         self._now_s = now_s
         self._since_s: float | None = None
+
+    def take(self, mode: str) -> None:
+        self.count()
+        self._seconds = self._by_mode.of(mode)
 
     def set(self, is_open: bool) -> None:
         self.count()
@@ -121,6 +126,11 @@ class ProxyMetrics:
         )
         self._unpriced = declare.counter("unpriced", "Calls booked at the default price").of()
         self.loop_lag = declare.gauge("loop_lag_seconds", "How late the event loop runs")
+
+    def take(self, models: Collection[str], mode: str) -> None:
+        """Label by these models and this mode from now on; what was counted stays."""
+        self._models = frozenset(models)
+        self._breaker.take(mode)
 
     def decided(self, tier: str, route: str, decision: Decision, reason: str) -> None:
         self._decisions.of(tier, route, decision, reason).value += 1

@@ -7,7 +7,10 @@ refuses to know where the application listens.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 
+import msgspec
 from aiohttp import web
 
 from gateway.app.secrets_of_state import admin_token_of, pepper_of
@@ -24,7 +27,7 @@ from gateway.web.admin.keys import Keys
 from gateway.web.admin.listed import Lists
 from gateway.web.admin.packs import Packs
 from gateway.web.admin.plan import Health, Plans
-from gateway.web.admin.route import Route
+from gateway.web.admin.route import Asked, Route
 from gateway.web.admin.teams import Teams
 from gateway.web.admin.tokens import Tokens
 from gateway.web.admin.users import Users
@@ -38,12 +41,38 @@ async def nothing_runs() -> Mapping[str, str]:
     return {}
 
 
+class Admin:
+    """The admin API over these stores, whose handlers follow the settings in force."""
+
+    def __init__(self, settings: Settings, stores: Stores, health: Health) -> None:
+        self._stores, self._health = stores, health
+        secrets = admin_token_of(settings), pepper_of(settings)
+        self._access = Access(stores.operators, stores.clock, *secrets)
+        self._routes: dict[str, Route] = {}
+        self.take(settings)
+
+    def take(self, settings: Settings) -> None:
+        """Requests that come from now on are answered by these settings."""
+        routes = _routes(settings, self._stores, self._access, self._health)
+        self._routes = {route.at: route for route in routes}
+
+    def app(self) -> web.Application:
+        """One server of it."""
+        stores = self._stores
+        once = Once(stores.operators, stores.clock)
+        guard = Guard(self._access, RefusalAudit(stores.operators), once, _AT_ONCE)
+        routes = [
+            replace(route, handle=partial(self._handle, at)) for at, route in self._routes.items()
+        ]
+        return admin_app(routes, guard)
+
+    async def _handle(self, at: str, asked: Asked) -> msgspec.Struct | bytes:
+        return await self._routes[at].handle(asked)
+
+
 def admin_of(settings: Settings, stores: Stores, health: Health) -> web.Application:
-    """The application over these stores."""
-    access = Access(stores.operators, stores.clock, admin_token_of(settings), pepper_of(settings))
-    once = Once(stores.operators, stores.clock)
-    guard = Guard(access, RefusalAudit(stores.operators), once, _AT_ONCE)
-    return admin_app(_routes(settings, stores, access, health), guard)
+    """The application over these stores, for as long as the settings stay."""
+    return Admin(settings, stores, health).app()
 
 
 def _routes(

@@ -35,6 +35,15 @@ class Arrangement:
         """Where the stand-in will answer; None without one."""
         return self.places.get("stand_in")
 
+    def again(self, settings: Settings) -> Arrangement:
+        """The same ports, processes and stand-in, under other settings."""
+        now = self.settings
+        listen = replace(now.listen, body_bytes_max=settings.listen.body_bytes_max)
+        settings = replace(settings, listen=listen, workers=now.workers)
+        if self.stand_in is not None:
+            settings = _with_stand_in(settings, self.stand_in)
+        return replace(self, settings=settings)
+
 
 @contextmanager
 def arranged(settings: Settings, jobs: bool, stand_in: bool) -> Iterator[Arrangement]:

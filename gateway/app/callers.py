@@ -50,11 +50,23 @@ class KnownCallers:
     them, `shown` finds in a request who it is."""
 
     def __init__(self, settings: Settings, stores: Stores) -> None:
+        self._settings, self._stores = settings, stores
         self._issuers: Issuers | None = None
         self.identities = Identities(
             stores.directory, pepper_of(settings), self._claimed(settings, stores)
         )
         self.shown = Callers(self.identities, trusted_peer_of(settings))
+
+    def take(self, settings: Settings) -> bool:
+        """Know callers by these settings. False when nothing changes for them: who has proven a
+        token is remembered then."""
+        before, self._settings = self._settings, settings
+        if (before.identity, before.plan) == (settings.identity, settings.plan):
+            return False
+        self._issuers = None
+        self.identities.take(self._claimed(settings, self._stores))
+        self.shown = Callers(self.identities, trusted_peer_of(settings))
+        return True
 
     def _claimed(self, settings: Settings, stores: Stores) -> ClaimedUsers | None:
         if not settings.identity.jwt and settings.identity.header is None:

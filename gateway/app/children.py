@@ -77,6 +77,12 @@ class Children:
             for child in self._children:
                 child.start_again_if_due()
 
+    def become(self, members: Sequence[Member]) -> None:
+        """Whoever is started from now on does this work; names are the same as before."""
+        by_name = {member.name: member for member in members}
+        for child in self._children:
+            child.member = by_name[child.member.name]
+
     def stop(self) -> None:
         """End them turn by turn; whoever does not end in its time is killed."""
         for turn in sorted({child.member.turn for child in self._children}):
@@ -163,5 +169,6 @@ def _live(member: Member, says: Pipe, parent: int) -> None:
     die_with_parent(signal.SIGKILL, parent)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the supervisor's, who tells what is new
     call_this_process(member.name)
     raise SystemExit(member.work(says.send))

@@ -13,13 +13,30 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 from multiprocessing import get_context
+from typing import Protocol
 
 from gateway.adapters.embedded.run_as import die_with_parent
 from gateway.app.children import ChildFailed, Children, Member, Pipe, call_this_process
 
 _READY_S = 120.0  # it gives each of its members 60
+_TAKEN_S = 10.0  # another vocabulary takes a second
 
-Prepare = Callable[[], Sequence[Member]]
+
+class Prepared(Protocol):
+    """Who the members are, after all that they need was loaded."""
+
+    def members(self) -> Sequence[Member]: ...
+
+    def take(self, text: str) -> None:
+        """The members are others from now on, by the same names: those of this configuration."""
+        ...
+
+
+Prepare = Callable[[], Prepared]
+
+
+class NotTaken(Exception):
+    """The family process goes on as before; the text says why."""
 
 
 class Family:
@@ -56,6 +73,18 @@ class Family:
         if failure is not None:
             raise ChildFailed(failure)
 
+    async def take(self, text: str) -> None:
+        """Whichever member is started from now on has this configuration; NotTaken."""
+        try:
+            self._pipe.send(text)
+            async with asyncio.timeout(_TAKEN_S):
+                await _readable(self._pipe.fileno())
+            failure = self._pipe.recv()
+        except (OSError, EOFError, TimeoutError) as error:
+            raise NotTaken(f"no answer ({type(error).__name__})") from error
+        if failure is not None:
+            raise NotTaken(failure)
+
     def close(self) -> None:
         """Tell it to end all, in their order. It is not waited for, and may be told twice."""
         self._pipe.close()
@@ -86,22 +115,34 @@ def _live(prepare: Prepare, pipes: tuple[Pipe, Pipe], parent: int) -> None:
     supervisors.close()  # else the supervisor's end would never be the end
     os.setsid()
     die_with_parent(signal.SIGKILL, parent)
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     call_this_process("family")
     gc.disable()  # while only such is made that stays; takes a tenth off
-    members = prepare()
+    prepared = prepare()
     gc.freeze()  # nor is it looked through later, which would copy what all share
     gc.enable()
-    children = Children(members)
+    children = Children(prepared.members())
     try:
         pipe.recv()
         children.start(unless=pipe)
         pipe.send(None)
-        children.keep(until=pipe)
+        while True:
+            children.keep(until=pipe)
+            pipe.send(_taken(prepared, children, pipe.recv()))
     except ChildFailed as error:
         pipe.send(str(error))
     except (EOFError, OSError):
         return  # the supervisor has changed its mind, or is gone
     finally:
         children.stop()
+
+
+def _taken(prepared: Prepared, children: Children, text: str) -> str | None:
+    """Why it was not taken, or None. The supervisor has checked it, so this is a fault."""
+    try:
+        prepared.take(text)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    children.become(prepared.members())
+    return None

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from contextlib import AsyncExitStack
 
 from gateway.adapters.prometheus_jobs_metrics import JobsMetrics
 from gateway.adapters.prometheus_metrics import ProxyMetrics
-from gateway.app.admin_desk import admin_of
+from gateway.app.admin_desk import Admin
+from gateway.app.arrangement import Arrangement
 from gateway.app.children import Say
+from gateway.app.configured import Configured
 from gateway.app.grace import Grace
+from gateway.app.jobs_work import Work
 from gateway.app.process import answer_operators, answer_supervisor
+from gateway.app.reloading import Reloading
 from gateway.app.secrets_of_state import admin_socket
-from gateway.app.signals import stop_signal
+from gateway.app.signals import reload_signal, stop_signal
 from gateway.app.stores import Stores, open_stores
 from gateway.app.telling import telling
 from gateway.config import Settings
@@ -25,74 +29,88 @@ from gateway.jobs.drain import Drain, DrainTerms
 from gateway.jobs.forget import Forget
 from gateway.jobs.project import Projection
 from gateway.jobs.reclaim import Reclaim
-from gateway.jobs.service import Step, run_forever, stop_between_steps
+from gateway.jobs.service import Step
 from gateway.jobs.sweep import Sweep, SweepTerms
 from gateway.jobs.tier_shares import ShareTerms, TierSharing
 from gateway.jobs.upkeep import Upkeep
 from gateway.ports.ledger import LedgerUnavailable
 from gateway.ports.quota_store import StoreUnavailable
 from gateway.ports.tasks import spawn
-from gateway.web.admin.plan import Health
-from gateway.web.servers import Listener, listen_app, listen_unix
+from gateway.web.servers import listen_app, listen_unix
 
 _log = logging.getLogger("gateway.jobs")
 
 
-async def run_jobs(settings: Settings, say: Say, alone: bool) -> None:
+async def run_jobs(arrangement: Arrangement, say: Say, alone: bool) -> None:
     """Work until SIGTERM or SIGINT; then drain what the proxies left behind.
 
-    `alone`: without a supervisor, which would reserve the admin port and answer operators.
+    `alone`: without a supervisor, which would reserve the admin port, answer operators and reload.
     """
-    stop = stop_signal()
-    metrics = JobsMetrics()
+    stop, settings, metrics = stop_signal(), arrangement.settings, JobsMetrics()
     # A step with both stores in order is shorter: the drain waits 1 s for events.
     step_s = drain_s = Grace(settings.shutdown_s).jobs_s / 2
-    async with open_stores(settings, ProxyMetrics(settings.models), "jobs") as stores:
-        drain = drain_of(settings, stores, metrics)
-        steps: list[Step] = [drain, *_others(settings, stores, metrics)]
-        running: list[asyncio.Task[None]] = []  # begun once every port is ours
+    async with (
+        open_stores(settings, ProxyMetrics(settings.models), "jobs") as stores,
+        AsyncExitStack() as stack,
+    ):
+        work = Work(_steps(settings, stores, metrics), step_s, metrics.waits)
+        admin = Admin(settings, stores, work.states)
 
-        async def ready() -> Mapping[str, str]:
-            return {task.get_name(): "failed" if task.done() else "ok" for task in running}
+        async def take(settings: Settings) -> None:
+            await work.take(_steps(settings, stores, metrics))
+            admin.take(settings)
+            metrics.take(settings.plan.tiers)
 
-        admin, *insides = await _answer_admin(settings, stores, ready, reserved=not alone)
-        insides.append(await answer_supervisor(settings, "jobs", metrics.render, ready))
-        places = {"admin": admin.url(settings.listen.admin.host)}
+        configured = Configured(arrangement, take)
+        places = {"admin": await _answer_admin(stack, settings, admin, reserved=not alone)}
+        inside = await answer_supervisor(configured, "jobs", metrics.render, work.states)
+        stack.push_async_callback(inside.close)
         if alone:
-            ops = await answer_operators(settings, metrics.render, ready)
-            places["ops"] = ops.url(settings.listen.ops.host)
-        turns = [asyncio.Lock() for _ in steps]
-        running.extend(
-            spawn(run_forever(step, turn, metrics.waits), step.name)
-            for step, turn in zip(steps, turns, strict=True)
-        )
+            places["ops"] = await _be_alone(stack, configured, (metrics, work), stop)
+        work.start()  # every port is ours
         say(places)
-        stopped = spawn(stop.wait(), "stop")
-        await asyncio.wait([stopped, *running], return_when=asyncio.FIRST_COMPLETED)
-        await asyncio.gather(
-            *(
-                stop_between_steps(task, turn, step_s)
-                for task, turn in zip(running, turns, strict=True)
-            )
-        )
-        await _drain_the_rest(drain, drain_s)
+        ends = [spawn(event.wait(), "end of the jobs") for event in (stop, work.failed)]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        await work.stop()
+        await _drain_the_rest(drain_of(configured.settings, stores, metrics), drain_s)
         stores.ledger.unlock_shards()
         stores.deliveries.unlock()
-        for listener in (admin, *insides):
-            await listener.close()
 
 
 async def _answer_admin(
-    settings: Settings, stores: Stores, ready: Health, reserved: bool
-) -> list[Listener]:
+    stack: AsyncExitStack, settings: Settings, admin: Admin, reserved: bool
+) -> str:
     """The admin API on its port, and on a socket for the commands of this state directory, which
-    so never hand their token to whoever may listen on a port."""
+    so never hand their token to whoever may listen on a port. Where the port is."""
     address = settings.listen.admin
-    listener = await listen_app(
-        admin_of(settings, stores, ready), address.host, address.port, reserved
-    )
-    inside = await listen_unix(admin_of(settings, stores, ready), admin_socket(settings))
-    return [listener, inside]
+    listener = await listen_app(admin.app(), address.host, address.port, reserved)
+    stack.push_async_callback(listener.close)
+    inside = await listen_unix(admin.app(), admin_socket(settings))
+    stack.push_async_callback(inside.close)
+    return listener.url(address.host)
+
+
+async def _be_alone(
+    stack: AsyncExitStack,
+    configured: Configured,
+    shown: tuple[JobsMetrics, Work],
+    stop: asyncio.Event,
+) -> str:
+    """Answer operators, and reload when told to, as a supervisor would; where the ops port is."""
+    metrics, work = shown
+    reloading = Reloading(configured.arrangement, configured.take)
+
+    def render() -> bytes:
+        return metrics.render() + reloading.render().encode()
+
+    ops = await answer_operators(configured, render, work.states)
+    stack.push_async_callback(ops.close)
+    stack.callback(reloading.start(reload_signal(stop)).cancel)
+    return ops.url(configured.settings.listen.ops.host)
+
+
+def _steps(settings: Settings, stores: Stores, metrics: JobsMetrics) -> list[Step]:
+    return [drain_of(settings, stores, metrics), *_others(settings, stores, metrics)]
 
 
 def drain_of(settings: Settings, stores: Stores, metrics: JobsMetrics) -> Drain:

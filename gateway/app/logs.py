@@ -32,11 +32,15 @@ _LINES_MAX, _WINDOW_S = 100, 10.0
 Later = Callable[[float, Callable[[], None]], object]
 
 
-def configure_logs(settings: Settings) -> None:
-    """Log to standard error from now on, as the configuration says."""
+def configure_logs(settings: Settings, before: Settings | None = None) -> None:
+    """Log to standard error from now on, as the configuration says. Calls may still be under way
+    with the secrets of the one `before`."""
     log = settings.log
     as_json = log.format == "json" or (log.format == "auto" and not sys.stderr.isatty())
     hidden = secrets_of(settings.file)
+    if before is not None:
+        both = {*hidden, *secrets_of(before.file)}
+        hidden = tuple(sorted(both, key=len, reverse=True))
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines(hidden) if as_json else TextLines(hidden))
     logging.basicConfig(level=LEVEL, handlers=[handler], force=True)

@@ -6,17 +6,18 @@ Each is asked on its inside socket, every time; nothing is asked in between.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from functools import cached_property
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import aiohttp
 import msgspec
 
 from gateway.app.arrangement import Arrangement
-from gateway.app.process import inside_socket
+from gateway.app.inside import Question, ask_inside
+from gateway.web.configuration import PATH as CONFIGURATION
+from gateway.web.configuration import show_configuration
 from gateway.web.ops import ops_app
 from gateway.web.servers import listen_app
 
@@ -30,7 +31,10 @@ _READY_S = 1.0  # a process that needs longer to say so is not ready
 class Ops:
     """`is_stopping`: not ready any more, whatever the processes say."""
 
-    def __init__(self, arrangement: Arrangement) -> None:
+    def __init__(self, arrangement: Arrangement, own: Callable[[], str]) -> None:
+        """`own`: the metrics of the supervisor itself."""
+        self._own = own
+        self._life = "# life of the supervisor\n"
         self._settings = arrangement.settings
         self._names = arrangement.names
         self.is_stopping = False
@@ -39,6 +43,7 @@ class Ops:
         """Answer operators until the stack is closed; where. AddressTaken."""
         address = self._settings.listen.ops
         app = ops_app(self.metrics, self.alive, self.ready)
+        show_configuration(app, self.configuration)
         listener = await listen_app(app, address.host, address.port)
         stack.push_async_callback(listener.close)
         return listener.url(address.host)
@@ -52,11 +57,12 @@ class Ops:
 
     async def metrics(self) -> str:
         """All processes' metrics as one text."""
-        answers = await asyncio.gather(
-            *(self._ask(name, "/metrics", _ASK_S) for name in self._names)
-        )
-        texts = [said if status == HTTPStatus.OK else None for status, said in answers]
-        return self._merged.of(dict(zip(self._names, texts, strict=True)))
+        answers = await self._ask_all(Question("/metrics", _ASK_S))
+        texts: dict[str, str | None] = {
+            name: said if status == HTTPStatus.OK else None
+            for name, (status, said) in answers.items()
+        }
+        return self._merged.of({"supervisor": self._life + self._own()} | texts)
 
     async def alive(self) -> Mapping[str, str]:
         """The supervisor itself answers, so it lives."""
@@ -64,30 +70,26 @@ class Ops:
 
     async def ready(self) -> Mapping[str, str]:
         """Each process: ok, or why not; one that does not answer in time is not."""
-        answers = await asyncio.gather(
-            *(self._ask(name, "/readyz", _READY_S) for name in self._names)
-        )
+        answers = await self._ask_all(Question("/readyz", _READY_S))
         checks = {
             name: "ok" if status == HTTPStatus.OK else _reasons(said)
-            for name, (status, said) in zip(self._names, answers, strict=True)
+            for name, (status, said) in answers.items()
         }
         return checks | {"supervisor": "shutting down"} if self.is_stopping else checks
 
-    async def _ask(self, name: str, path: str, within_s: float) -> tuple[int, str]:
-        """Status and text; status 0, and why, when there was no answer."""
-        connector = aiohttp.UnixConnector(str(inside_socket(self._settings, name)))
-        try:
-            async with (
-                aiohttp.ClientSession(
-                    connector=connector, timeout=aiohttp.ClientTimeout(total=within_s)
-                ) as session,
-                session.get(f"http://{name}{path}") as response,
-            ):
-                return response.status, await response.text()
-        except TimeoutError:
-            return 0, f"it did not answer within {within_s:g} s"
-        except (aiohttp.ClientError, OSError):
-            return 0, "it does not run, or not yet"
+    async def configuration(self) -> Mapping[str, Any]:
+        """Which configuration each process has; null where it does not answer."""
+        answers = await self._ask_all(Question(CONFIGURATION, _READY_S))
+        return {
+            name: msgspec.json.decode(said) if status == HTTPStatus.OK else None
+            for name, (status, said) in answers.items()
+        }
+
+    async def _ask_all(self, question: Question) -> dict[str, tuple[int, str]]:
+        answers = await asyncio.gather(
+            *(ask_inside(self._settings, name, question) for name in self._names)
+        )
+        return dict(zip(self._names, answers, strict=True))
 
 
 def _reasons(said: str) -> str:

@@ -1,7 +1,7 @@
 """What the gateway's own processes have in common: a loop, and a way to be asked how they are.
 
-A process that has a supervisor answers it on a unix socket: `/metrics`, `/readyz`. One that has
-none answers operators itself.
+A process that has a supervisor answers it on a unix socket: `/metrics`, `/readyz`,
+`/configuration`. One that has none answers operators itself.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import asyncio
 import gc
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 import uvloop
@@ -18,7 +17,9 @@ from aiohttp import web
 
 from gateway.adapters.embedded import socket_dir
 from gateway.adapters.embedded.place import own_directory
-from gateway.config import Settings
+from gateway.app.configured import Configured
+from gateway.app.inside import inside_socket
+from gateway.web.configuration import show_configuration, take_configuration
 from gateway.web.ops import ops_app
 from gateway.web.servers import Listener, listen_app, listen_unix
 
@@ -38,34 +39,31 @@ def collect_seldom() -> None:
     gc.set_threshold(10_000)
 
 
-def inside_socket(settings: Settings, process: str) -> Path:
-    """The unix socket on which a child answers its supervisor."""
-    return socket_dir(settings.state_dir) / f"{process}.sock"
+Ready = Callable[[], Awaitable[Mapping[str, str]]]
 
 
 async def answer_supervisor(
-    settings: Settings,
-    process: str,
-    render: Callable[[], bytes],
-    ready: Callable[[], Awaitable[Mapping[str, str]]],
+    configured: Configured, process: str, render: Callable[[], bytes], ready: Ready
 ) -> Listener:
     """Answer on the inside socket until closed."""
+    settings = configured.settings
     own_directory(socket_dir(settings.state_dir))  # embedded stores have made it, others have not
-    return await listen_unix(_own_ops(process, render, ready), inside_socket(settings, process))
+    app = _own_ops(configured, process, render, ready)
+    take_configuration(app, configured)
+    return await listen_unix(app, inside_socket(settings, process))
 
 
 async def answer_operators(
-    settings: Settings,
-    render: Callable[[], bytes],
-    ready: Callable[[], Awaitable[Mapping[str, str]]],
+    configured: Configured, render: Callable[[], bytes], ready: Ready
 ) -> Listener:
     """The ops port of a process that has no supervisor."""
-    address = settings.listen.ops
-    return await listen_app(_own_ops("jobs", render, ready), address.host, address.port)
+    address = configured.settings.listen.ops
+    app = _own_ops(configured, "jobs", render, ready)
+    return await listen_app(app, address.host, address.port)
 
 
 def _own_ops(
-    process: str, render: Callable[[], bytes], ready: Callable[[], Awaitable[Mapping[str, str]]]
+    configured: Configured, process: str, render: Callable[[], bytes], ready: Ready
 ) -> web.Application:
     """What it shows begins with a line that no other life of this process has."""
     life = f"# life {secrets.token_hex(8)}\n"
@@ -76,4 +74,6 @@ def _own_ops(
     async def alive() -> Mapping[str, str]:
         return {process: "ok"}
 
-    return ops_app(rendered, alive, ready)
+    app = ops_app(rendered, alive, ready)
+    show_configuration(app, configured.shown)
+    return app

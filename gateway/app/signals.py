@@ -1,4 +1,4 @@
-"""What every running command does: end on a signal, and say that it is ready.
+"""What every running command does: end or reload on a signal, and say that it is ready.
 
 Imports little, because whoever starts others comes first.
 """
@@ -6,6 +6,7 @@ Imports little, because whoever starts others comes first.
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Mapping
@@ -18,6 +19,19 @@ def stop_signal() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     return stop
+
+
+def reload_signal(stop: asyncio.Event) -> asyncio.Event:
+    """An event that SIGHUP sets, which asks for a reload. It is also what comes when a terminal is
+    closed: whoever was started from one that is gone is to `stop`."""
+    reload, had_terminal = asyncio.Event(), os.isatty(0)
+
+    def told() -> None:
+        is_hangup = had_terminal and not os.isatty(0)
+        (stop if is_hangup else reload).set()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, told)
+    return reload
 
 
 def say_ready(places: Mapping[str, str]) -> None:

@@ -86,19 +86,25 @@ def _serve(chosen: argparse.Namespace) -> int:
     with (
         arranged(settings, jobs, stand_in) as arrangement,
         closing(
-            Family(partial(_members, arrangement), Grace(settings.shutdown_s).family_stop_s)
+            Family(partial(_Prepared, arrangement), Grace(settings.shutdown_s).family_stop_s)
         ) as family,
     ):
         return asyncio.run(_supervise(arrangement, family, chosen.demo))
 
 
-def _members(arrangement: Arrangement) -> list[Member]:
+class _Prepared:
     """The work of the family's processes; what they run into is told as a command tells it."""
-    from gateway.app.logs import configure_logs
-    from gateway.app.members import members_of
 
-    configure_logs(arrangement.settings)
-    return [replace(each, work=partial(_told, each.work)) for each in members_of(arrangement)]
+    def __init__(self, arrangement: Arrangement) -> None:
+        from gateway.app.logs import configure_logs
+        from gateway.app.members import Members
+
+        configure_logs(arrangement.settings)
+        self._members = Members(arrangement)
+        self.take = self._members.take
+
+    def members(self) -> list[Member]:
+        return [replace(each, work=partial(_told, each.work)) for each in self._members.members()]
 
 
 def _told(work: Callable[[Say], int], say: Say) -> int:
@@ -125,13 +131,14 @@ async def _welcome(settings: Settings, places: Mapping[str, str]) -> None:
 
 
 async def _jobs(chosen: argparse.Namespace) -> int:
+    from gateway.app.arrangement import Arrangement
     from gateway.app.jobs_process import run_jobs
     from gateway.app.logs import configure_logs
     from gateway.app.signals import say_ready
 
     settings = settings_of(chosen)
     configure_logs(settings)
-    await run_jobs(settings, say_ready, alone=True)
+    await run_jobs(Arrangement(settings, ("jobs",), {}), say_ready, alone=True)
     return 0
 
 

@@ -49,16 +49,20 @@ class Document:
         self.problems.append(Problem(path, text))
 
 
-def read_document(path: Path, environ: Mapping[str, str]) -> Document:
-    """Read and expand the file. ConfigError when it cannot be read or is not YAML at all;
-    lesser mistakes are listed in the document."""
+def read_text(path: Path) -> str:
+    """The file as it is; ConfigError when it cannot be read."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise _unreadable(path, f"cannot be read: {reason}") from error
     except UnicodeDecodeError as error:
         raise _unreadable(path, f"is not UTF-8 text: byte {error.start} is wrong") from None
+
+
+def document_of(text: str, path: Path, environ: Mapping[str, str]) -> Document:
+    """Expand the text of the file at `path`. ConfigError when it is not YAML at all; lesser
+    mistakes are listed in the document."""
     loader = _LOADER(text)
     try:
         node = loader.get_single_node()

@@ -8,32 +8,38 @@ nothing here looks at the process's own.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from gateway.config.changes import shown
 from gateway.config.checks import check_file
 from gateway.config.conversion import convert_file
-from gateway.config.document import read_document
+from gateway.config.document import document_of, read_text
 from gateway.config.errors import ConfigError
 from gateway.config.settings import Settings, settings_of
 from gateway.config.shape import File
 from gateway.config.unavailable import unavailable
 from gateway.config.values import Secret, StoreUrl
 
-HIDDEN = "***"
-
 
 def load(path: Path, environ: Mapping[str, str]) -> Settings:
     """Read and check the file; ConfigError lists what is wrong with it, secrets never."""
-    document = read_document(path, environ)
+    return load_text(read_text(path), path, environ)
+
+
+def load_text(text: str, path: Path, environ: Mapping[str, str]) -> Settings:
+    """Check this text as that of the file at `path`. Whoever hands it on to another process of the
+    same environment gets the same settings there."""
+    document = document_of(text, path, environ)
     file = convert_file(document) if not document.problems else None
     if file is not None:
         document.problems.extend([*unavailable(file), *check_file(file)])
     if file is None or document.problems:
         raise ConfigError(str(path), document.problems, document.lines)
-    return settings_of(file)
+    return replace(settings_of(file), text=text, path=path)
 
 
 def effective(settings: Settings) -> dict[str, Any]:
@@ -42,21 +48,12 @@ def effective(settings: Settings) -> dict[str, Any]:
     A secret that is set shows as `***`, one that is empty as an empty text; a store's URL shows
     without user, password and parameters.
     """
-    listing = msgspec.to_builtins(settings.file, enc_hook=_without_secrets)
-    return dict(listing)
+    return dict(shown(settings.file))
 
 
 def schema() -> dict[str, Any]:
     """The file's JSON Schema, for editors. A `${NAME}` in place of a number is beyond it."""
     return msgspec.json.schema(File, schema_hook=_text_schema)
-
-
-def _without_secrets(value: object) -> str:
-    if isinstance(value, Secret):
-        return HIDDEN if value else ""
-    if isinstance(value, StoreUrl):
-        return value.shown
-    raise NotImplementedError(type(value))
 
 
 def _text_schema(kind: type) -> dict[str, str]:

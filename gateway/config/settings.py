@@ -6,6 +6,7 @@ of `gateway.core`. Secrets stay wrapped until whoever needs one calls `reveal()`
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -23,6 +24,7 @@ from gateway.core.pricing import DEFAULT_LINE, Price, PriceTable, PriceVersion, 
 from gateway.core.prompt.pictures import PICTURE_RULES, FlatRule, PictureRule
 
 _BYTES_PER_MIB = 1 << 20
+_VERSION_CHARS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,8 @@ class Listen:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that the file says. `file` is its checked form, for listing."""
+    """Everything that the file says. `file` is its checked form, for listing; `text` the file
+    itself, for other processes."""
 
     workers: int
     shutdown_s: int
@@ -62,6 +65,14 @@ class Settings:
     notify: Notify
     log: shape.Log
     file: shape.File = field(repr=False)
+    text: str = field(default="", repr=False)
+    path: Path = Path()
+
+    @property
+    def version(self) -> str:
+        """By which two processes see whether they have the same file: of its text, not of what the
+        environment puts in."""
+        return hashlib.sha256(self.text.encode()).hexdigest()[:_VERSION_CHARS]
 
 
 def settings_of(file: shape.File) -> Settings:

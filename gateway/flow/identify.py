@@ -33,6 +33,10 @@ class Identities:
         self._claimed = claimed
         self._known: OrderedDict[bytes, Identity] = OrderedDict()
 
+    def take(self, claimed: ClaimedUsers | None) -> None:
+        """From now on these say who users of tokens and headers are; keys stay as they were."""
+        self._claimed = claimed
+
     def credential(self, shown: str) -> Credential:
         """By which a key or token is known here; Refused when it cannot be one of ours."""
         if shown.startswith(KEY_PREFIX) and len(shown) <= _KEY_CHARS_MAX and shown.isascii():

@@ -64,6 +64,10 @@ class OpenHolds:
     def __len__(self) -> int:
         return len(self._open)
 
+    def take(self, terms: Terms) -> None:
+        """Go on under these terms."""
+        self._terms = terms
+
     def add(self, hold: Hold) -> OpenHold:
         """Keep this hold's lease running from now on."""
         entry = OpenHold(hold, self._clock.monotonic_s(), progress=lambda: 0)

@@ -35,18 +35,19 @@ class Drains:
     """How many streams are being read on for clients that left; at most `drains_max`."""
 
     def __init__(self, drains_max: int) -> None:
-        self._left = drains_max
+        self.drains_max = drains_max
+        self._taken = 0
 
     def take(self) -> bool:
         """A place to drain in, to be given back; False when all are taken."""
-        if self._left == 0:
+        if self._taken >= self.drains_max:
             return False
-        self._left -= 1
+        self._taken += 1
         return True
 
     def give_back(self) -> None:
         """The place is free again."""
-        self._left += 1
+        self._taken -= 1
 
 
 @dataclass(frozen=True, slots=True)

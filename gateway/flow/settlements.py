@@ -86,6 +86,10 @@ class Settlements:
         self._turns = asyncio.Semaphore(_REPEATED_AT_ONCE)
         self._unconfirmed: set[asyncio.Future[Any]] = set()
 
+    def take(self, thresholds_percent: tuple[int, ...]) -> None:
+        """Crossings are looked for at these thresholds from now on."""
+        self._thresholds_percent = thresholds_percent
+
     @property
     def unconfirmed(self) -> int:
         """How many endings no reply has confirmed yet."""

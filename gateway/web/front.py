@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from gateway.core.log_facts import Facts, beside
 from gateway.core.refusal import Case, Refused
@@ -58,6 +58,40 @@ class FrontSettings:
     cors: Cors
 
 
+class _Serving:
+    """What answers under one configuration, and how many requests it is answering."""
+
+    __slots__ = ("_left", "_parts", "_rest", "in_flight", "settings")
+
+    def __init__(self, parts: Mapping[str, Part], settings: FrontSettings) -> None:
+        self._rest = parts[""]
+        longest_first = sorted(parts.items(), key=lambda each: len(each[0]), reverse=True)
+        self._parts = [(path, part) for path, part in longest_first if path]
+        self.settings = settings
+        self.in_flight = 0
+        self._left: asyncio.Event | None = None
+
+    def part_of(self, path: str) -> Part:
+        for beginning, part in self._parts:
+            if path.startswith(beginning):
+                return part
+        return self._rest
+
+    def answered(self) -> None:
+        """A request less."""
+        self.in_flight -= 1
+        if self._left is not None and not self.in_flight:
+            self._left.set()
+            self._left = None
+
+    async def idle(self) -> None:
+        """Returns once no request is being answered."""
+        while self.in_flight:
+            if self._left is None:
+                self._left = asyncio.Event()
+            await self._left.wait()
+
+
 class Front:
     """The handler of the proxy port. `parts`: by the beginning of the path, '' for all others; of
     two that fit, the longer."""
@@ -68,38 +102,42 @@ class Front:
         settings: FrontSettings,
         observers: tuple[Metrics, Clock],
     ) -> None:
-        self._rest = parts[""]
-        longest_first = sorted(parts.items(), key=lambda each: len(each[0]), reverse=True)
-        self._parts = [(path, part) for path, part in longest_first if path]
-        self._settings = settings
+        self._now = _Serving(parts, settings)
+        self._before: set[_Serving] = set()
         self._metrics, self._clock = observers
         self._rids = Rids(os.urandom(8))
         self.draining = False
-        self._in_flight = 0
-        self._idle: asyncio.Event | None = None
+
+    def take(self, parts: Mapping[str, Part], settings: FrontSettings) -> Coroutine[Any, Any, None]:
+        """Requests that come from now on are answered by these parts. What is returned is to be
+        awaited: it ends when all that came before are answered."""
+        before, self._now = self._now, _Serving(parts, settings)
+        self._before.add(before)
+        return self._end_of(before)
+
+    async def _end_of(self, before: _Serving) -> None:
+        await before.idle()
+        self._before.discard(before)
 
     async def idle(self) -> None:
-        """Returns once no request is being answered. For when no more shall come; one asks at a
-        time."""
-        self._idle = asyncio.Event()
-        if self._in_flight:
-            await self._idle.wait()
+        """Returns once no request is being answered. For when no more shall come."""
+        for serving in (self._now, *self._before):
+            await serving.idle()
 
     async def handle(self, request: HttpRequest) -> Response:
         """Answer one request. Never raises but for a client that is gone."""
-        self._in_flight += 1
+        serving = self._now
+        serving.in_flight += 1
         try:
-            response = await self._handle(request)
+            response = await self._handle(request, serving)
             if isinstance(response, Whole):
                 response.headers = answer_to(response.headers, request)
-                response.headers += self._settings.cors.headers(request)
+                response.headers += serving.settings.cors.headers(request)
             return response
         finally:
-            self._in_flight -= 1
-            if self._idle is not None and not self._in_flight:
-                self._idle.set()
+            serving.answered()
 
-    async def _handle(self, request: HttpRequest) -> Response:
+    async def _handle(self, request: HttpRequest, serving: _Serving) -> Response:
         received_s = self._clock.monotonic_s()
         rid = self._rids.next(self._clock.now_ms())
         visit = Visit(rid, received_s, client_id_of(request))
@@ -107,33 +145,27 @@ class Front:
             if self.draining:
                 raise Refused(Case.SHUTTING_DOWN, "This gateway is shutting down.", retry_after_s=1)
             if request.method == "OPTIONS":
-                preflight = self._settings.cors.preflight(request)
+                preflight = serving.settings.cors.preflight(request)
                 if preflight is not None:
                     return preflight
-            return await self._part_of(request.raw_path).handle(request, visit)
+            return await serving.part_of(request.raw_path).handle(request, visit)
         except Refused as refused:
-            return self._refuse(refused, visit)
+            return self._refuse(refused, visit, serving.settings)
         except GONE:
             raise
         except Exception:
             facts = Facts(request=visit.rid, route=visit.route)
             _log.exception("a request failed", extra=beside(facts))
             failed = Refused(Case.INTERNAL_ERROR, "The gateway failed. Its log says how.")
-            return self._refuse(failed, visit)
+            return self._refuse(failed, visit, serving.settings)
 
-    def _part_of(self, path: str) -> Part:
-        for beginning, part in self._parts:
-            if path.startswith(beginning):
-                return part
-        return self._rest
-
-    def _refuse(self, refused: Refused, visit: Visit) -> Whole:
+    def _refuse(self, refused: Refused, visit: Visit, settings: FrontSettings) -> Whole:
         terms = refused.case.value
         tier = refused.tier or _NO_TIER
         if terms.source == "gateway":
             self._metrics.decided(tier, visit.route, "refused", terms.code)
         self._tell(refused, visit)
-        response = refusal_response(refused, visit.rid, self._settings.thresholds_percent)
+        response = refusal_response(refused, visit.rid, settings.thresholds_percent)
         if self.draining:
             response.is_last = True  # its client should find another gateway
         return response

@@ -12,7 +12,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from gateway.adapters.prometheus_jobs_metrics import JobsMetrics
 from gateway.adapters.prometheus_metrics import ProxyMetrics
 from gateway.adapters.redis_store.scripts import NAMES
+from gateway.app.arrangement import Arrangement
+from gateway.app.reloading import Reloading
 from gateway.cli import main
+from gateway.config import load
 from gateway.core.event import Quality, UsageEvent, encode_event, ledger_row
 from gateway.core.refusal import Case
 from gateway.ports.deliveries import Ending
@@ -43,8 +46,12 @@ def documented() -> dict[str, tuple[str, set[str]]]:
     }
 
 
+async def refuse(text: str) -> None:
+    """Of the reloads nothing has to happen."""
+
+
 def exposed() -> dict[str, tuple[str, set[str]]]:
-    """The same by what both processes show once everything has happened once."""
+    """The same by what all processes show once everything has happened once."""
     proxy, jobs = ProxyMetrics(["m"]), JobsMetrics()
     proxy.decided("free", "chat", "admitted", "ok")
     proxy.charged(EVENT, 9)
@@ -69,7 +76,8 @@ def exposed() -> dict[str, tuple[str, set[str]]]:
     jobs.epoch(0, 1)
     jobs.notified("crossing", "sent")
     found = {}
-    for text in (proxy.render().decode(), jobs.render().decode()):
+    own = Reloading(Arrangement(load(ROOT / "config.yaml", {}), (), {}), refuse).render()
+    for text in (proxy.render().decode(), jobs.render().decode(), own):
         for family in text_string_to_metric_families(text):
             if family.name.endswith("_created"):
                 continue

@@ -49,6 +49,15 @@ class Upstreams:
 
 def open_upstream(origins: Mapping[str, Origin]) -> Upstreams:
     """All origins, each by its adapter. UnfitProxy is raised for one that cannot be used."""
+    proxies = proxies_of(origins)
+    for name, proxy in proxies.items():
+        where = urlsplit(proxy).hostname
+        _log.info("upstream %s is reached through the proxy on %s", name, where)
+    return Upstreams(origins, proxies)
+
+
+def proxies_of(origins: Mapping[str, Origin]) -> dict[str, str]:
+    """By the names of the origins that are behind one; UnfitProxy."""
     proxies: dict[str, str] = {}
     for name, origin in origins.items():
         proxy = proxy_of(origin.base_url)
@@ -61,8 +70,7 @@ def open_upstream(origins: Mapping[str, Origin]) -> Upstreams:
                 f"with http:// or https://; name another, or except the host in NO_PROXY"
             )
         proxies[name] = proxy
-        _log.info("upstream %s is reached through the proxy on %s", name, where.hostname)
-    return Upstreams(origins, proxies)
+    return proxies
 
 
 def proxy_of(url: str) -> str | None:

@@ -1,6 +1,6 @@
 """The plan and the jobs, as this gateway has them: what is sold, at what cost, and what runs.
 
-Read only: the plan is the configuration's, and a change of it is a new start, which resets nothing.
+Read only: the plan is the configuration's, and a reload that changes it resets nothing.
 """
 
 from __future__ import annotations
