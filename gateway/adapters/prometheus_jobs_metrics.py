@@ -13,6 +13,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from gateway.adapters.metrics_declared import Declare
 from gateway.core.event import LedgerRow
+from gateway.core.notices import KINDS, OPERATORS_KINDS
+from gateway.ports.deliveries import Ending, WayName
 from gateway.ports.metrics import Waited
 
 
@@ -51,6 +53,15 @@ class JobsMetrics:
         self._notifications = declare.counter(
             "notifications", "Deliveries that have ended, by how", "kind", "state"
         )
+        for kind in (*KINDS, *OPERATORS_KINDS):
+            for state in get_args(Ending):
+                self._notifications.of(kind, state)  # from 0, so that the first is an increase
+        self._way_away = declare.gauge(
+            "way_away", "How many servers of this way take nothing at present", "way"
+        )
+        self._away: dict[str, set[str]] = {way: set() for way in get_args(WayName)}
+        for way in self._away:
+            self._way_away.labels(way).set(0)
 
     def booked(self, rows: Sequence[LedgerRow]) -> None:
         for row in rows:
@@ -101,6 +112,11 @@ class JobsMetrics:
 
     def notified(self, kind: str, state: str) -> None:
         self._notifications.of(kind, state).value += 1
+
+    def way_away(self, way: WayName, address: str, is_away: bool) -> None:
+        away = self._away[way]
+        (away.add if is_away else away.discard)(address)
+        self._way_away.labels(way).set(len(away))
 
     def render(self) -> bytes:
         """The text exposition of this process."""

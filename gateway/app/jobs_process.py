@@ -130,6 +130,7 @@ def _others(settings: Settings, stores: Stores, metrics: JobsMetrics) -> list[St
         prices=settings.prices,
         thresholds_percent=settings.plan.thresholds_percent,
     )
+    told = telling(settings, stores, metrics)
     return [
         Sweep(stores.leases, stores.store, sweep_terms, metrics, stores.clock),
         Projection(stores.directory, stores.store, stores.streams, stores.clock),
@@ -143,7 +144,7 @@ def _others(settings: Settings, stores: Stores, metrics: JobsMetrics) -> list[St
             metrics,
             stores.clock,
         ),
-        *telling(settings, stores, metrics),
+        *(told.steps if told is not None else ()),
     ]
 
 

@@ -1,29 +1,82 @@
-"""Telling people, put together: what the jobs send, and the links by which readers turn it off.
+"""Telling people, put together: every way of the configuration, and the links that letters have.
 
-Where no mail server is configured nothing is sent. It knows no mail server itself.
+Where there is no way nobody is told and nothing is looked for. It knows no server itself.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from urllib.parse import urlencode
 
 from gateway.app.mailing import open_mail
 from gateway.app.secrets_of_state import pepper_of
 from gateway.app.stores import Stores
 from gateway.config import Settings
-from gateway.core.notices import unsubscribe_signature
-from gateway.jobs.letters import Letters, LetterTerms
+from gateway.core.notices import KINDS, unsubscribe_signature
+from gateway.core.webhook_signature import signing_key
+from gateway.jobs.alarms import ByChat
+from gateway.jobs.letters import ByMail, Letters
+from gateway.jobs.news import News, NewsTerms
+from gateway.jobs.send import Carrier, Send
 from gateway.jobs.service import Step
 from gateway.jobs.tell import Tell
+from gateway.jobs.webhooks import ByWebhook
 from gateway.ports.metrics import JobsMetrics
 from gateway.web.quota_api import PREFIX
 
 
-def telling(settings: Settings, stores: Stores, metrics: JobsMetrics) -> list[Step]:
-    """The job that sends; none without a mail server."""
-    mail = open_mail(settings)
-    if mail is None:
-        return []
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """The jobs that tell people: one finds and deals out, one for each way sends."""
+
+    tell: Tell
+    sends: tuple[Send, ...]
+
+    @property
+    def steps(self) -> list[Step]:
+        """All of them."""
+        return [self.tell, *self.sends]
+
+
+def telling(settings: Settings, stores: Stores, metrics: JobsMetrics) -> Telling | None:
+    """None where the configuration names no way."""
+    carriers = _carriers(settings, stores)
+    if not carriers:
+        return None
+    ways = [carrier.way for carrier in carriers]
+    tell = Tell(stores.deliveries, ways, settings.plan, stores.clock)
+    sends = [
+        Send(stores.deliveries, carrier, metrics, stores.clock, lambda: tell.leads)
+        for carrier in carriers
+    ]
+    return Telling(tell, tuple(sends))
+
+
+def _carriers(settings: Settings, stores: Stores) -> list[Carrier]:
+    terms = NewsTerms(
+        settings.plan,
+        settings.public_url,
+        settings.refusal.upgrade_url,
+        settings.refusal.topup_url,
+    )
+    news, carriers = News(terms), list[Carrier]()
+    mail, notify = open_mail(settings), settings.notify
+    if mail is not None:
+        carriers.append(ByMail(mail, _letters(settings, news)))
+    if notify.webhooks or notify.operators:
+        from gateway.adapters.hooks import HttpHook
+
+        for each in notify.webhooks:
+            hook, key = HttpHook(each.url.reveal()), signing_key(each.secret.reveal())
+            carriers.append(ByWebhook(hook, key, each.kinds or KINDS, news, stores.clock))
+        carriers += [
+            ByChat(HttpHook(each.webhook.reveal()), settings.public_url)
+            for each in notify.operators
+        ]
+    return carriers
+
+
+def _letters(settings: Settings, news: News) -> Letters:
     pepper = pepper_of(settings)
 
     def unsubscribe_url(user_id: str, kind: str) -> str:
@@ -31,7 +84,4 @@ def telling(settings: Settings, stores: Stores, metrics: JobsMetrics) -> list[St
         query = urlencode({"user": user_id, "kind": kind, "signature": signature})
         return f"{settings.public_url}{PREFIX}unsubscribe?{query}"
 
-    terms = LetterTerms(
-        settings.plan, settings.refusal.upgrade_url, settings.refusal.topup_url, unsubscribe_url
-    )
-    return [Tell(stores.deliveries, mail, Letters(terms), metrics, stores.clock)]
+    return Letters(news, unsubscribe_url)

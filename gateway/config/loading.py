@@ -21,7 +21,6 @@ from gateway.config.document import document_of, read_text
 from gateway.config.errors import ConfigError
 from gateway.config.settings import Settings, settings_of
 from gateway.config.shape import File
-from gateway.config.unavailable import unavailable
 from gateway.config.values import Secret, StoreUrl
 
 
@@ -36,7 +35,7 @@ def load_text(text: str, path: Path, environ: Mapping[str, str]) -> Settings:
     document = document_of(text, path, environ)
     file = convert_file(document) if not document.problems else None
     if file is not None:
-        document.problems.extend([*unavailable(file), *check_file(file)])
+        document.problems.extend(check_file(file))
     if file is None or document.problems:
         raise ConfigError(str(path), document.problems, document.lines)
     return replace(settings_of(file), text=text, path=path)

@@ -8,12 +8,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from email.utils import getaddresses
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from gateway.config.errors import Problem
 from gateway.config.notify_shape import Notify, Smtp
+from gateway.config.values import Secret
 from gateway.core.identity import valid_email
+from gateway.core.webhook_signature import signing_key
 
 _OURSELVES = ("localhost", "127.0.0.1", "::1")
+_MAKE_SECRET = (
+    "expected whsec_ and the base64 of 24 to 64 random bytes, as this makes it: "
+    'echo "whsec_$(openssl rand -base64 32)"'
+)
 _BOUNDS = set('<>()[];:\\"')
 
 
@@ -21,6 +28,38 @@ def check_notify(notify: Notify) -> Iterator[Problem]:
     """Everything that is wrong with the section."""
     if notify.smtp is not None:
         yield from _smtp(notify.smtp)
+    urls: dict[tuple[str, Secret], str] = {}
+    for i, webhook in enumerate(notify.webhooks):
+        path = f"notify.webhooks[{i}]"
+        yield from _url(f"{path}.url", webhook.url, urls)
+        try:
+            signing_key(webhook.secret.reveal())
+        except ValueError as error:
+            yield Problem(f"{path}.secret", f"{error}; {_MAKE_SECRET}")
+    for i, hook in enumerate(notify.operators):
+        yield from _url(f"notify.operators[{i}].webhook", hook.webhook, urls)
+
+
+def _url(path: str, url: Secret, seen: dict[tuple[str, Secret], str]) -> Iterator[Problem]:
+    """One that can be posted to, and stands once in its list: deliveries are told apart by it."""
+    if not _is_hook(url.reveal()):
+        yield Problem(
+            path, "expected an http:// or https:// URL without user, password or fragment"
+        )
+        return
+    first = seen.setdefault((path.partition("[")[0], url), path)
+    if first != path:
+        yield Problem(path, f"is the same as {first}")
+
+
+def _is_hook(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        has_place = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        return False
+    plain = url.isprintable() and url.isascii() and not set(' @#"<>') & set(url)
+    return has_place and plain and parts.scheme in ("http", "https")
 
 
 def _smtp(smtp: Smtp) -> Iterator[Problem]:

@@ -13,6 +13,7 @@ from msgspec import field
 from gateway.config import ranges
 from gateway.config.section import Section, no_secret
 from gateway.config.values import Secret
+from gateway.core.notices import Kind
 
 
 class Smtp(Section, frozen=True):
@@ -28,9 +29,23 @@ class Smtp(Section, frozen=True):
     templates: ranges.Text | None = None
 
 
+class Webhook(Section, frozen=True):
+    """A server of the application's own that is told what users are told. No kinds: all."""
+
+    url: Secret
+    secret: Secret
+    kinds: tuple[Kind, ...] = ()
+
+
+class Operators(Section, frozen=True):
+    """Where operators read, in the form of Slack's incoming webhooks."""
+
+    webhook: Secret
+
+
 class Notify(Section, frozen=True):
     """Mails and webhooks."""
 
     smtp: Smtp | None = None
-    webhooks: tuple[ranges.NotYet, ...] = ()
-    operators: tuple[ranges.NotYet, ...] = ()
+    webhooks: tuple[Webhook, ...] = ()
+    operators: tuple[Operators, ...] = ()

@@ -7,7 +7,7 @@ the pattern or the bounds say, in words. Knows values only; which key has which 
 from __future__ import annotations
 
 from datetime import date, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -155,5 +155,3 @@ Pounds = Annotated[
         description='pounds, a decimal number in quotes with at most 2 decimals, such as "2.00"',
     ),
 ]
-# What this version cannot do yet is accepted only when empty, so its type does not matter.
-NotYet = Any

@@ -13,8 +13,11 @@ import hmac
 from typing import Literal, get_args
 
 Kind = Literal["crossing", "exhausted", "pack_low", "pack_ends", "payment_credited"]
+OperatorsKind = Literal["tier_cap_near", "dead_rows", "dead_deliveries", "canary_failed"]
+# What users choose. Webhooks are the application's own: no user turns them off.
 Channel = Literal["email"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+OPERATORS_KINDS: tuple[OperatorsKind, ...] = get_args(OperatorsKind)
 CHANNELS: tuple[Channel, ...] = get_args(Channel)
 _DOMAIN = "quota-gateway unsubscribe 1"
 

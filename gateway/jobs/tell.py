@@ -1,103 +1,60 @@
-"""Telling people: what happened is dealt out to addresses, and each is tried until it is over.
+"""Telling people: finds what is news and deals it out to the ways by which people are told.
 
-One gateway of all sends, under a lock. A delivery is put off before it is tried and ended after it
-was taken over, so a process that is killed in between leaves at worst one letter that goes out
-again under the same key. An address that is refused ends its own delivery only; while nothing can
-be sent at all, one is tried now and then. What is about a period that is over is dropped.
+One gateway of all does so, under a lock, and its `Send`s send. Each step may be done again: news
+and deliveries exist once, whoever makes them. How anything is sent is not known here.
 """
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Sequence
 
-from gateway.jobs.letters import Letters
+from gateway.core.period import Calendar
+from gateway.core.plan import Plan
 from gateway.ports.clock import Clock
-from gateway.ports.deliveries import Deliveries, Delivery, Ending
-from gateway.ports.mail import Mail, MailUnavailable, NotNow, Undeliverable
-from gateway.ports.metrics import JobsMetrics
+from gateway.ports.deliveries import Cap, Deliveries, Way
 
-_REST_S, _NOT_LEADER_REST_S, _MAIL_AWAY_REST_S = 1.0, 5.0, 5.0
+_REST_S, _NOT_LEADER_REST_S = 1.0, 5.0
 _FIND_EVERY_S = 60.0
-_NOTICES_MAX, _LETTERS_MAX = 500, 100  # a round
-_TRYING_S = 60  # longer than one attempt takes
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 5, 900
-_TRIED_FOR_MS = 48 * 3600 * 1000
-_log = logging.getLogger("gateway.tell")
+_NOTICES_MAX = 500  # a round
 
 
 class Tell:
-    """Fulfils jobs.service.Step."""
+    """Fulfils jobs.service.Step. `leads`: this process had the lock when it asked last. `lately_ms`
+    is when it last dealt out (Unix milliseconds); None: not yet, or another does."""
 
     name = "tell"
 
     def __init__(
-        self,
-        deliveries: Deliveries,
-        mail: Mail,
-        letters: Letters,
-        metrics: JobsMetrics,
-        clock: Clock,
+        self, deliveries: Deliveries, ways: Sequence[Way], plan: Plan, clock: Clock
     ) -> None:
         self._deliveries = deliveries
-        self._mail = mail
-        self._letters = letters
-        self._metrics = metrics
+        self._ways = ways
+        self._plan = plan
         self._clock = clock
         self._found_s: float | None = None
-        self._is_away = False
+        self.leads = False
+        self.lately_ms: int | None = None
 
     async def step(self) -> float:
-        """Find news, deal it out, and send what is due."""
-        if not await self._deliveries.lock():
+        """Find news now and then, and deal it out."""
+        self.leads = await self._deliveries.lock()
+        if not self.leads:
+            self.lately_ms = None
             return _NOT_LEADER_REST_S
         now_s = self._clock.monotonic_s()
         if self._found_s is None or now_s - self._found_s >= _FIND_EVERY_S:
-            await self._deliveries.find()
+            await self._deliveries.find(self._caps(), self._plan.thresholds_percent)
             self._found_s = now_s
-        await self._deliveries.deal(_NOTICES_MAX)
-        for _ in range(_LETTERS_MAX):
-            delivery = await self._deliveries.take(_TRYING_S)
-            if delivery is None:
-                await self._mail.rest()
-                return _REST_S
-            if not await self._deliver(delivery):
-                await self._mail.rest()
-                return _MAIL_AWAY_REST_S
-        return 0.0
+        await self._deliveries.deal(_NOTICES_MAX, self._ways)
+        self.lately_ms = self._clock.now_ms()
+        return _REST_S
 
-    async def _deliver(self, delivery: Delivery) -> bool:
-        """Whether the next one may be tried at once."""
-        if not delivery.is_wanted or self._letters.is_stale(delivery):
-            await self._end(delivery, "dropped", None)
-            return True
-        try:
-            await self._mail.send(self._letters.of(delivery))
-        except Undeliverable as error:
-            await self._end(delivery, "dead", str(error))
-        except NotNow as error:
-            await self._later(delivery, str(error))
-        except MailUnavailable as error:
-            if not self._is_away:
-                _log.warning("no mail can be sent: %s", error)
-            self._is_away = True
-            await self._later(delivery, str(error))
-            return False
-        else:
-            if self._is_away:
-                _log.warning("mail can be sent again")
-            self._is_away = False
-            await self._end(delivery, "sent", None)
-        return True
-
-    async def _later(self, delivery: Delivery, error: str) -> None:
-        if delivery.now_ms - delivery.at_ms >= _TRIED_FOR_MS:
-            await self._end(delivery, "dead", error)
-            return
-        pause_s = min(_FIRST_PAUSE_S << min(delivery.attempts - 1, 10), _LONGEST_PAUSE_S)
-        await self._deliveries.put_off(delivery, pause_s, error)
-
-    async def _end(self, delivery: Delivery, state: Ending, error: str | None) -> None:
-        await self._deliveries.end(delivery, state, error)
-        self._metrics.notified(delivery.kind, state)
-        if state == "dead":
-            _log.warning("notification %d is dead: %s", delivery.notification_id, error)
+    def _caps(self) -> list[Cap]:
+        """Of whole tiers, in their period: the plan's."""
+        calendar = Calendar(self._plan.anchor_day, self._plan.zone)
+        period = calendar.period_at(self._clock.now_ms())
+        return [
+            Cap(tier.name, tier.tier_tokens, period)
+            for tier in self._plan.tiers.values()
+            if tier.tier_tokens is not None
+        ]

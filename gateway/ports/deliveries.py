@@ -6,19 +6,48 @@ else tries it meanwhile, nor a process that is started after this one was killed
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from gateway.core.identity import Identity
+from gateway.core.period import Calendar, Period
 
 Ending = Literal["sent", "dead", "dropped"]
+WayName = Literal["mail", "webhook", "operators"]
+# In whose name operators are told: their news have no user.
+OPERATORS = Identity("", "", "", 0, Calendar(1, "UTC"))
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Where deliveries go: mail to the address of each reader (`address` is ''), every webhook and
+    every hook of operators a way of its own. `kinds`: the news that go there."""
+
+    name: WayName
+    address: str
+    kinds: tuple[str, ...]
+
+    @property
+    def channel(self) -> str:
+        """Its name among deliveries and preferences."""
+        return "email" if self.name == "mail" else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """What all users of a tier may use together, in a period."""
+
+    tier: str
+    tokens: int
+    period: Period
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """One attempt. `attempts` counts it. `identity` is who is told; used and packs are its payer's
-    by the ledger. `is_wanted`: nobody has turned this kind off since it was dealt out."""
+    by the ledger. `is_wanted`: nobody has turned this kind off since it was dealt out. `about`: of
+    news of operators, which tier."""
 
     notification_id: int
     channel: str
@@ -34,6 +63,7 @@ class Delivery:
     used_tokens: int
     pack_tokens: int
     is_wanted: bool
+    about: str = ""
 
 
 class Deliveries(Protocol):
@@ -47,16 +77,18 @@ class Deliveries(Protocol):
         """Let another. Does not wait; may be called twice."""
         ...
 
-    async def find(self) -> None:
-        """Note what only the passing of time tells: packs that are low, end, or were credited."""
+    async def find(self, caps: Sequence[Cap], thresholds_percent: Sequence[int]) -> None:
+        """Note what only the passing of time tells: packs that are low, end, or were credited; for
+        operators, caps that are near, and what failed for good today. Drop what no way has taken
+        for days: there is no such way any more."""
         ...
 
-    async def deal(self, notices_max: int) -> None:
+    async def deal(self, notices_max: int, ways: Sequence[Way]) -> None:
         """Make the deliveries of so many notifications that have none yet."""
         ...
 
-    async def take(self, for_s: int) -> Delivery | None:
-        """The next that is due, put off for so long; None where nothing is."""
+    async def take(self, way: Way, for_s: int) -> Delivery | None:
+        """The next of this way that is due, put off for so long; None where nothing is."""
         ...
 
     async def end(self, delivery: Delivery, state: Ending, error: str | None) -> None: ...

@@ -1,7 +1,7 @@
 """Letters, and who carries them.
 
 A letter has figures and links, not words: these are the carrier's, in templates that can be
-replaced. Why a letter is not carried is told in three ways, because three things follow from it.
+replaced. Why a letter is not carried is said by the errors of `gateway.ports.carrying`.
 """
 
 from __future__ import annotations
@@ -24,24 +24,12 @@ class Letter:
     unsubscribe_url: str
 
 
-class Undeliverable(Exception):
-    """This letter will never reach this address."""
-
-
-class NotNow(Exception):
-    """This letter could not be left just now; others may be."""
-
-
-class MailUnavailable(Exception):
-    """No letter can be left at present: the server is away, or does not let us in."""
-
-
 class Mail(Protocol):
     """Carries letters."""
 
-    async def send(self, letter: Letter) -> None:
-        """Returns once the letter is taken over. Undeliverable, NotNow, MailUnavailable: it was
-        not, as far as can be known."""
+    async def send(self, letter: Letter) -> str:
+        """Returns what the server said once the letter is taken over. Undeliverable, NotNow,
+        CarrierAway: it was not, as far as can be known."""
         ...
 
     async def rest(self) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Literal, Protocol
 
 from gateway.core.event import LedgerRow, UsageEvent
+from gateway.ports.deliveries import WayName
 
 Decision = Literal["admitted", "refused", "outage", "shadow-refused"]
 SpillTrouble = Literal["full", "disk", "damaged"]
@@ -95,4 +96,8 @@ class JobsMetrics(Protocol):
 
     def notified(self, kind: str, state: str) -> None:
         """A delivery has ended: sent, dead or dropped."""
+        ...
+
+    def way_away(self, way: WayName, address: str, is_away: bool) -> None:
+        """Whether nothing can be sent this way at present; hooks have an address each."""
         ...

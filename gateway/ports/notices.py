@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from gateway.core.notices import OperatorsKind
+
 Wish: TypeAlias = tuple[str, str]
 """A kind of news, and a channel."""
 
@@ -23,6 +25,26 @@ class Exhaustion:
     period_start_ms: int
     at_ms: int
     facts: Mapping[str, int | str]
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """Operators are to know this. It is noted once for what it is `about`, since `since_ms`; None:
+    once a day (UTC). `facts` are what its words are made of."""
+
+    kind: OperatorsKind
+    at_ms: int
+    facts: Mapping[str, int | str]
+    about: str = ""
+    since_ms: int | None = None
+
+
+class Alarms(Protocol):
+    """Where news of operators is noted."""
+
+    async def alarm(self, alarm: Alarm) -> None:
+        """Note it, unless that is done already."""
+        ...
 
 
 class Notices(Protocol):

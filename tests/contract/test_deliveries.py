@@ -11,6 +11,8 @@ from gateway.adapters.postgres.connection import Pool
 from gateway.adapters.postgres.deliveries import PostgresDeliveries
 from gateway.adapters.postgres.directory import PostgresDirectory
 from gateway.adapters.postgres.notices import PostgresNotices
+from gateway.core.notices import KINDS
+from gateway.ports.deliveries import Way
 from tests.contract.ledger_samples import FIRST_UTC, NOVEMBER_MS, until
 
 _NEWS = """
@@ -23,6 +25,7 @@ VALUES ($1, 'ann', 100, $2, now() + make_interval(hours => $3), $1,
         now() - make_interval(hours => $4))
 """
 DAY = 24
+MAIL = Way("mail", "", KINDS)
 
 
 @pytest.fixture
@@ -46,29 +49,29 @@ async def test_each_is_dealt_once_and_taken_by_one_of_many(
     deliveries: PostgresDeliveries, pool: Pool, ann: str
 ) -> None:
     await news(pool, ann)
-    await asyncio.gather(*(deliveries.deal(10) for _ in range(4)))
-    taken = await asyncio.gather(*(deliveries.take(60) for _ in range(4)))
+    await asyncio.gather(*(deliveries.deal(10, [MAIL]) for _ in range(4)))
+    taken = await asyncio.gather(*(deliveries.take(MAIL, 60) for _ in range(4)))
     (delivery,) = [each for each in taken if each is not None]
     assert (delivery.address, delivery.kind) == ("ann@example.org", "crossing")
     assert delivery.threshold == 80
     assert (delivery.attempts, delivery.is_wanted, delivery.period_ms) == (1, True, NOVEMBER_MS)
     assert delivery.identity.tier == "free"
-    await deliveries.deal(10)
-    assert await deliveries.take(60) is None
+    await deliveries.deal(10, [MAIL])
+    assert await deliveries.take(MAIL, 60) is None
 
 
 async def test_what_was_taken_and_not_ended_comes_again(
     deliveries: PostgresDeliveries, pool: Pool, ann: str
 ) -> None:
     await news(pool, ann)
-    await deliveries.deal(10)
-    first = await deliveries.take(0)  # its process was killed
-    second = await deliveries.take(0)
+    await deliveries.deal(10, [MAIL])
+    first = await deliveries.take(MAIL, 0)  # its process was killed
+    second = await deliveries.take(MAIL, 0)
     assert first is not None
     assert second is not None
     assert (second.notification_id, second.attempts) == (first.notification_id, 2)
     await deliveries.put_off(second, 60, "450 busy")
-    assert await deliveries.take(0) is None
+    assert await deliveries.take(MAIL, 0) is None
     await deliveries.end(second, "sent", None)
     row = await pool.fetchrow("SELECT state, sent_at IS NOT NULL AS is_sent FROM deliveries")
     assert row is not None
@@ -85,8 +88,8 @@ async def test_figures_are_the_ledgers(
     )
     await pool.execute(_PACK, "p", 40, 9 * DAY, DAY)
     await news(pool, ann)
-    await deliveries.deal(10)
-    delivery = await deliveries.take(60)
+    await deliveries.deal(10, [MAIL])
+    delivery = await deliveries.take(MAIL, 60)
     assert delivery is not None
     assert (delivery.used_tokens, delivery.pack_tokens) == (750, 60)
 
@@ -99,13 +102,13 @@ async def test_who_does_not_want_a_kind_or_has_no_address_is_left_alone(
     for each in (ann, "mute"):
         await news(pool, each)
     await news(pool, ann, "exhausted", 0)
-    await deliveries.deal(10)
+    await deliveries.deal(10, [MAIL])
     found = await pool.fetch(
         "SELECT kind FROM deliveries JOIN notifications USING (notification_id)"
     )
     assert [record["kind"] for record in found] == ["exhausted"]
     await PostgresNotices(pool).wish(ann, {("exhausted", "email"): False})
-    delivery = await deliveries.take(60)
+    delivery = await deliveries.take(MAIL, 60)
     assert delivery is not None
     assert not delivery.is_wanted
 
@@ -127,7 +130,7 @@ async def test_packs_are_news_once(
     used, ends, ago = pack
     await pool.execute(_PACK, "p", used, ends, ago)
     for _ in range(2):
-        await deliveries.find()
+        await deliveries.find([], [80])
     found = [record["kind"] for record in await pool.fetch("SELECT kind FROM notifications")]
     assert (len(found), set(found)) == (len(kinds), kinds)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gateway.core.event import LedgerRow, UsageEvent
+from gateway.ports.deliveries import WayName
 from gateway.ports.metrics import Decision, SpillTrouble, Waited
 
 
@@ -88,3 +89,6 @@ class SeenMetrics:
 
     def notified(self, kind: str, state: str) -> None:
         self.seen.append(("notified", kind, state))
+
+    def way_away(self, way: WayName, address: str, is_away: bool) -> None:
+        self.seen.append(("way_away", way, address, is_away))

@@ -18,7 +18,7 @@ from gateway.cli import main
 from gateway.config import load
 from gateway.core.event import Quality, UsageEvent, encode_event, ledger_row
 from gateway.core.refusal import Case
-from gateway.ports.deliveries import Ending
+from gateway.ports.deliveries import Ending, WayName
 from gateway.ports.metrics import SpillTrouble, Waited
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,6 +75,7 @@ def exposed() -> dict[str, tuple[str, set[str]]]:
     jobs.tier_cap("free", 1)
     jobs.epoch(0, 1)
     jobs.notified("crossing", "sent")
+    jobs.way_away("mail", "", True)
     found = {}
     own = Reloading(Arrangement(load(ROOT / "config.yaml", {}), (), {}), refuse).render()
     for text in (proxy.render().decode(), jobs.render().decode(), own):
@@ -106,6 +107,7 @@ def test_every_label_has_its_values_documented() -> None:
         ("why", set(get_args(SpillTrouble))),
         ("state", set(get_args(Ending))),
         ("store", set(get_args(Waited))),
+        ("way", set(get_args(WayName))),
     ],
 )
 def test_the_values_of_a_closed_list_are_documented_to_the_last(

@@ -1,5 +1,5 @@
 """Letters by mail: their words, and the SMTP server that takes them over.
 
-What is told to whom, and how often it is tried, is decided in `gateway.jobs.tell`. Nothing here is
+What is told to whom, and how often it is tried, is decided in `gateway.jobs.send`. Nothing here is
 imported where no mail server is configured.
 """

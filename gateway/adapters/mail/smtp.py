@@ -20,7 +20,8 @@ import aiosmtplib
 
 from gateway.adapters.mail.words import Templates
 from gateway.core.identity import valid_email
-from gateway.ports.mail import Letter, MailUnavailable, NotNow, Undeliverable
+from gateway.ports.carrying import CarrierAway, NotNow, Undeliverable
+from gateway.ports.mail import Letter
 
 _TIMEOUT_S, _ATTEMPT_S, _GOODBYE_S = 10.0, 30.0, 1.0  # of each step, of all
 _FOR_GOOD = 500
@@ -47,15 +48,15 @@ class SmtpMail:
         self._templates = templates
         self._smtp: aiosmtplib.SMTP | None = None
 
-    async def send(self, letter: Letter) -> None:
+    async def send(self, letter: Letter) -> str:
         message = self.message(letter)
         try:
             async with asyncio.timeout(_ATTEMPT_S):
-                await self._leave(message)
+                return await self._leave(message)
         except BaseException as error:
             self._forget()
             if isinstance(error, aiosmtplib.SMTPException | OSError | ValueError):
-                raise MailUnavailable(f"{type(error).__name__}: {error}") from error
+                raise CarrierAway(f"{type(error).__name__}: {error}") from error
             raise
 
     async def rest(self) -> None:
@@ -65,16 +66,17 @@ class SmtpMail:
                 await self._smtp.quit(timeout=_GOODBYE_S)
         self._forget()
 
-    async def _leave(self, message: EmailMessage) -> None:
+    async def _leave(self, message: EmailMessage) -> str:
         smtp = await self._connected()
         try:
-            await smtp.send_message(message)
+            _, said = await smtp.send_message(message)
         except aiosmtplib.SMTPRecipientsRefused as error:
             raise _of_answer(error.recipients[0].code, error.recipients[0].message) from error
         except aiosmtplib.SMTPDataError as error:
             raise _of_answer(error.code, error.message) from error
         except aiosmtplib.SMTPNotSupported as error:  # an address beyond ASCII
             raise Undeliverable(str(error)) from error
+        return said
 
     def message(self, letter: Letter) -> EmailMessage:
         """The letter as it is sent. Undeliverable where its address cannot be one."""

@@ -7,12 +7,13 @@ is killed leaves nothing half done. Refuses to know how anything is sent.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from gateway.adapters.postgres.connection import Pool, session
 from gateway.adapters.postgres.from_records import identity_of
 from gateway.adapters.postgres.shard_lock import ShardLock
 from gateway.adapters.postgres.statements import notices
-from gateway.ports.deliveries import Delivery, Ending
+from gateway.ports.deliveries import OPERATORS, Cap, Delivery, Ending, Way
 
 _ERROR_CHARS_MAX = 500
 
@@ -30,17 +31,28 @@ class PostgresDeliveries:
     def unlock(self) -> None:
         self._lock.release()
 
-    async def find(self) -> None:
+    async def find(self, caps: Sequence[Cap], thresholds_percent: Sequence[int]) -> None:
         async with session(self._pool) as connection:
             await connection.execute(notices.FIND)
+            await connection.execute(
+                notices.FIND_FOR_OPERATORS,
+                [cap.tier for cap in caps],
+                [cap.tokens for cap in caps],
+                [cap.period.start_ms for cap in caps],
+                [cap.period.end_ms for cap in caps],
+                list(thresholds_percent),
+            )
+            await connection.execute(notices.DROP_LEFT)
 
-    async def deal(self, notices_max: int) -> None:
+    async def deal(self, notices_max: int, ways: Sequence[Way]) -> None:
+        goes = [(way.channel, way.address, kind) for way in ways for kind in way.kinds]
+        columns = [list(column) for column in zip(*goes, strict=True)] or [[], [], []]
         async with session(self._pool) as connection:
-            await connection.execute(notices.DEAL, notices_max)
+            await connection.execute(notices.DEAL, notices_max, *columns)
 
-    async def take(self, for_s: int) -> Delivery | None:
+    async def take(self, way: Way, for_s: int) -> Delivery | None:
         async with session(self._pool) as connection:
-            found = await connection.fetchrow(notices.TAKE, for_s)
+            found = await connection.fetchrow(notices.TAKE, for_s, way.channel, way.address)
         if found is None:
             return None
         return Delivery(
@@ -53,11 +65,12 @@ class PostgresDeliveries:
             at_ms=found["at_ms"],
             period_ms=found["period_ms"],
             now_ms=found["now_ms"],
-            identity=identity_of(found),
+            identity=OPERATORS if found["is_of_operators"] else identity_of(found),
             facts=json.loads(found["facts"]),
             used_tokens=found["used_tokens"],
             pack_tokens=found["pack_tokens"],
             is_wanted=found["is_wanted"],
+            about=found["about"],
         )
 
     async def end(self, delivery: Delivery, state: Ending, error: str | None) -> None:

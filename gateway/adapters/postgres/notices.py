@@ -1,6 +1,6 @@
 """What people are to be told of, written to Postgres.
 
-Promises what `gateway.ports.notices.Notices` says, and for the drain that a crossing is noted in
+Promises what `gateway.ports.notices` says, and for the drain that a crossing is noted in
 the transaction that books its entry. Refuses to know who wants to be told, and how.
 """
 
@@ -12,11 +12,13 @@ from collections.abc import Mapping, Sequence
 from gateway.adapters.postgres.connection import Connection, Pool, session
 from gateway.adapters.postgres.statements import notices
 from gateway.core.event import LedgerRow
-from gateway.ports.notices import Exhaustion, Wish
+from gateway.ports.notices import Alarm, Exhaustion, Wish
+
+_DAY_MS = 86_400_000
 
 
 class PostgresNotices:
-    """Fulfils the port `Notices`."""
+    """Fulfils the ports `Notices` and `Alarms`."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -30,6 +32,18 @@ class PostgresNotices:
                 told.period_start_ms,
                 told.at_ms,
                 json.dumps(told.facts),
+            )
+
+    async def alarm(self, alarm: Alarm) -> None:
+        day_ms = alarm.at_ms - alarm.at_ms % _DAY_MS
+        async with session(self._pool) as connection:
+            await connection.execute(
+                notices.ALARM,
+                day_ms if alarm.since_ms is None else alarm.since_ms,
+                alarm.kind,
+                alarm.about,
+                alarm.at_ms,
+                json.dumps(alarm.facts),
             )
 
     async def wishes(self, user_id: str) -> Mapping[Wish, bool]:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from gateway.adapters.mail.smtp import SmtpMail, SmtpTerms
 from gateway.adapters.mail.words import TemplateError, Templates
 from gateway.core.notices import KINDS, is_signed, unsubscribe_signature
-from gateway.ports.mail import Letter, Undeliverable
+from gateway.ports.carrying import Undeliverable
+from gateway.ports.mail import Letter
 
 FIGURES = {
     "user": "ada", "tier": "free", "percent": "80", "used": "80,100", "limit": "100,000",

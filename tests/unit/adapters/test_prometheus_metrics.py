@@ -149,7 +149,7 @@ def test_the_jobs_show_rows_backlogs_holds_and_epochs() -> None:
     jobs.waits("sweep", "redis")
     jobs.waits("sweep", None)
     jobs.epoch(2, 5)
-    assert shown(jobs) == {
+    assert {key: value for key, value in shown(jobs).items() if value} == {
         ("ledger_rows_total", "usage", "measured"): 1,
         ("ledger_dead_total",): 3,
         ("ledger_lag_seconds",): 0.5,
@@ -163,6 +163,24 @@ def test_the_jobs_show_rows_backlogs_holds_and_epochs() -> None:
         ("jobs_waiting", "ledger"): 1,
         ("epoch", "2"): 5,
     }
+
+
+def test_of_every_kind_of_news_and_every_way_a_zero_is_shown() -> None:
+    found = shown(JobsMetrics())
+    assert [found["way_away", way] for way in ("mail", "webhook", "operators")] == [0, 0, 0]
+    zeros = {key[1:] for key, value in found.items() if key[0] == "notifications_total"}
+    assert ("crossing", "sent") in zeros
+    assert ("canary_failed", "dead") in zeros
+    assert len(zeros) == 9 * 3
+
+
+def test_of_two_webhooks_each_is_counted_away_on_its_own() -> None:
+    jobs = JobsMetrics()
+    for address in ("a", "b", "b"):
+        jobs.way_away("webhook", address, True)
+    assert shown(jobs)["way_away", "webhook"] == 2
+    jobs.way_away("webhook", "a", False)
+    assert shown(jobs)["way_away", "webhook"] == 1
 
 
 def test_two_processes_count_apart() -> None:

@@ -32,6 +32,12 @@ VALUES ($1, $2, instant($3), 'exhausted', armed_rev($1, instant($4)), instant($4
 ON CONFLICT DO NOTHING
 """
 
+ALARM = """
+INSERT INTO notifications (user_id, payer, period, kind, about, at, facts)
+VALUES ('', '', instant($1), $2, $3, instant($4), $5)
+ON CONFLICT DO NOTHING
+"""
+
 # Any number that nobody else in the database uses for an advisory lock.
 _SENDER_LOCK = 0x7167_0003
 
@@ -60,7 +66,47 @@ WHERE live AND NOT EXISTS (
 ON CONFLICT DO NOTHING
 """
 
-# Where nobody can be written to, or nobody wants it, there is nothing to deliver.
+# Of a cap the highest threshold is told, and none below one that was. What failed for good is told
+# once a day, with its number when it was found; that a message about it failed is not.
+FIND_FOR_OPERATORS = """
+INSERT INTO notifications (user_id, payer, period, kind, threshold, about, at, facts)
+SELECT '', '', period, kind, threshold, about, now(), facts FROM (
+    SELECT instant(start_ms), 'tier_cap_near', percent, tier, jsonb_build_object(
+        'tier', tier, 'used_tokens', tokens, 'limit_tokens', cap, 'ends_ms', end_ms)
+    FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[])
+         AS capped (tier, cap, start_ms, end_ms)
+    CROSS JOIN LATERAL (
+        SELECT coalesce(sum(settled_tokens), 0)::bigint AS tokens FROM tier_usage
+        WHERE tier_usage.tier = capped.tier AND tier_period = instant(start_ms)) AS used
+    CROSS JOIN LATERAL (
+        SELECT max(each) AS percent FROM unnest($5::int[]) AS each
+        WHERE tokens * 100 >= cap * each) AS reached
+    WHERE percent IS NOT NULL AND NOT EXISTS (
+        SELECT FROM notifications AS known
+        WHERE user_id = '' AND kind = 'tier_cap_near' AND about = tier
+          AND period = instant(start_ms) AND threshold > percent)
+    UNION ALL
+    SELECT today, 'dead_rows', 0, '', jsonb_build_object('rows', count(*))
+    FROM ledger_dead, date_trunc('day', now(), 'UTC') AS today
+    WHERE at >= today GROUP BY today
+    UNION ALL
+    SELECT today, 'dead_deliveries', 0, '', jsonb_build_object('deliveries', count(*))
+    FROM date_trunc('day', now(), 'UTC') AS today
+    JOIN deliveries ON state = 'dead' AND next_at >= today
+    JOIN notifications AS news USING (notification_id)
+    WHERE news.kind <> 'dead_deliveries' GROUP BY today
+) AS told (period, kind, threshold, about, facts)
+ON CONFLICT DO NOTHING
+"""
+
+# Its way is not configured any more, or nobody has sent for so long: it is no news.
+DROP_LEFT = """
+UPDATE deliveries SET state = 'dropped', last_error = 'this way was not in use for three days'
+WHERE state = 'pending' AND next_at < now() - interval '3 days'
+"""
+
+# Ways by kind; one without an address goes to each reader's own. Where nobody can be written to, or
+# nobody wants it, there is nothing to deliver.
 DEAL = """
 WITH due AS (
     SELECT notification_id, user_id, kind FROM notifications
@@ -70,18 +116,21 @@ WITH due AS (
     WHERE notifications.notification_id = due.notification_id
 )
 INSERT INTO deliveries (notification_id, channel, address)
-SELECT notification_id, 'email', email FROM due JOIN users USING (user_id)
-WHERE email IS NOT NULL AND NOT EXISTS (
+SELECT notification_id, way.channel, coalesce(nullif(way.address, ''), email)
+FROM due JOIN unnest($2::text[], $3::text[], $4::text[]) AS way (channel, address, kind)
+         USING (kind)
+LEFT JOIN users USING (user_id)
+WHERE coalesce(nullif(way.address, ''), email) IS NOT NULL AND NOT EXISTS (
     SELECT FROM preferences AS wish
     WHERE wish.user_id = due.user_id AND wish.kind = due.kind
-      AND wish.channel = 'email' AND NOT wish.enabled)
+      AND wish.channel = way.channel AND NOT wish.enabled)
 ON CONFLICT DO NOTHING
 """
 
 TAKE = """
 WITH due AS (
     SELECT notification_id, channel, address FROM deliveries
-    WHERE state = 'pending' AND next_at <= now()
+    WHERE state = 'pending' AND next_at <= now() AND channel = $2 AND ($3 = '' OR address = $3)
     ORDER BY next_at, notification_id LIMIT 1 FOR UPDATE SKIP LOCKED
 ), tried AS (
     UPDATE deliveries AS each
@@ -91,7 +140,8 @@ WITH due AS (
     RETURNING each.notification_id, each.channel, each.address, each.attempts
 )
 SELECT tried.*, news.kind, news.threshold, epoch_ms(news.at) AS at_ms,
-       epoch_ms(news.period) AS period_ms, epoch_ms(now()) AS now_ms, news.facts, whose.*,
+       epoch_ms(news.period) AS period_ms, epoch_ms(now()) AS now_ms, news.facts, news.about,
+       news.user_id = '' AS is_of_operators, whose.*,
        coalesce(used.settled_tokens - used.from_packs + used.adjusted_tokens, 0) AS used_tokens,
        (SELECT coalesce(sum(left_tokens), 0)::bigint FROM pack_balances
         WHERE pack_balances.payer = news.payer AND live) AS pack_tokens,
@@ -99,7 +149,7 @@ SELECT tried.*, news.kind, news.threshold, epoch_ms(news.at) AS at_ms,
                    WHERE wish.user_id = news.user_id AND wish.kind = news.kind
                      AND wish.channel = tried.channel AND NOT wish.enabled) AS is_wanted
 FROM tried JOIN notifications AS news USING (notification_id)
-JOIN identities AS whose ON whose.user_id = news.user_id
+LEFT JOIN identities AS whose ON whose.user_id = news.user_id
 LEFT JOIN period_usage AS used ON used.payer = news.payer AND used.period = news.period
 """
 
