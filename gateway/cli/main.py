@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from gateway import __version__
-from gateway.cli import doctor, ledger, operating, processes, topups, trials, users
+from gateway.cli import doctor, ledger, mail, operating, processes, topups, trials, users
 from gateway.cli.failures import ended
 
 
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for group in (processes, doctor, users, operating, topups, ledger, trials):
+    for group in (processes, doctor, users, operating, topups, ledger, mail, trials):
         group.add_commands(commands)
     chosen = parser.parse_args(arguments)
     return ended(lambda: int(chosen.run(chosen)))

@@ -1,7 +1,7 @@
 """A real mail server (aiosmtpd) as a process of its own, which may go away and come back.
 
 It keeps each mail that it takes as a file. The name in front of the @ decides what it says: `gone…`
-is refused for good, `busy…` for now.
+is refused for good, `busy…` for now. With a certificate it speaks TLS and wants to know who sends.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -18,19 +19,23 @@ from email.message import EmailMessage
 from email.policy import default
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from gateway.adapters.embedded.run_as import die_with_parent
 from tests.gateway.waiting_for import until
 
 _ROOT = Path(__file__).resolve().parents[2]
 _SOURCE = "tests.gateway.mail_server"
+USER, PASSWORD = "quota", "a-p4ssword-of-mails"
 
 
 class MailServer:
     """Start it, stop it, start it again on the same port; `mails` are all that it ever took."""
 
-    def __init__(self, place: Path) -> None:
-        self._place = place
+    def __init__(self, place: Path, tls: str = "none", certificate: Path | None = None) -> None:
+        """`tls`: none; starttls or tls with a certificate and its key in one file, and then only
+        USER with PASSWORD may send."""
+        self._place, self._tls = place, (tls, str(certificate or ""))
         place.mkdir()
         with closing(socket.create_server(("127.0.0.1", 0))) as free:
             self.port = int(free.getsockname()[1])
@@ -38,7 +43,7 @@ class MailServer:
 
     def start(self) -> None:
         self._process = subprocess.Popen(
-            (sys.executable, "-m", _SOURCE, str(self.port), str(self._place)),
+            (sys.executable, "-m", _SOURCE, str(self.port), str(self._place), *self._tls),
             cwd=_ROOT,
             stdout=subprocess.PIPE,
             text=True,
@@ -50,6 +55,11 @@ class MailServer:
     def stop(self) -> None:
         self._process.kill()
         self._process.communicate(timeout=20)
+
+    @property
+    def connections(self) -> int:
+        """Over how many connections mails came."""
+        return len({file.read_text() for file in self._place.glob("*.peer")})
 
     def mails(self, address: str) -> list[EmailMessage]:
         """What was taken for this address, in its order."""
@@ -63,7 +73,25 @@ class MailServer:
         return self.mails(address)
 
 
-def _serve(port: int, place: Path) -> None:
+def _secured(tls: str, certificate: str) -> dict[str, Any]:
+    """What makes a server of aiosmtpd speak TLS and ask for the password."""
+    from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
+
+    def knows(
+        server: SMTP, session: Session, envelope: Envelope, mechanism: str, given: object
+    ) -> AuthResult:
+        expected = LoginPassword(USER.encode(), PASSWORD.encode())
+        return AuthResult(success=given == expected, handled=False)
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    is_later = tls == "starttls"
+    begun = {"tls_context": context, "require_starttls": True} if is_later else {}
+    known = {"authenticator": knows, "auth_required": True, "auth_require_tls": is_later}
+    return {**begun, **known, **({} if is_later else {"ssl_context": context})}
+
+
+def _serve(port: int, place: Path, tls: str, certificate: str) -> None:
     from aiosmtpd.controller import Controller
     from aiosmtpd.smtp import SMTP, Envelope, Session
 
@@ -87,17 +115,19 @@ def _serve(port: int, place: Path) -> None:
 
         async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
             name = str(time.time_ns())
+            (place / f"{name}.peer").write_text(str(session.peer[1]))
             content = envelope.content
             assert isinstance(content, bytes)
             (place / f"{name}.part").write_bytes(content)
             (place / f"{name}.part").rename(place / f"{name}.eml")
             return "250 OK"
 
-    controller = Controller(Keep(), hostname="127.0.0.1", port=port)
+    options = _secured(tls, certificate) if certificate else {}
+    controller = Controller(Keep(), hostname="127.0.0.1", port=port, **options)
     controller.start()
     print("ready", flush=True)
     signal.pause()
 
 
 if __name__ == "__main__":
-    _serve(int(sys.argv[1]), Path(sys.argv[2]))
+    _serve(int(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])

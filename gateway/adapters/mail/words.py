@@ -16,7 +16,7 @@ from string import Template
 from gateway.core.notices import KINDS
 from gateway.ports.mail import Letter
 
-_FIGURES = (
+FIGURES = (
     "user", "tier", "percent", "used", "limit", "left", "reset",
     "pack_left", "pack_tokens", "pack_ends",
 )  # fmt: skip
@@ -71,14 +71,14 @@ class Templates:
                 f'<p><a class="way" href="{escape(url)}">{escape(what)}</a></p>'
                 for what, url in letter.ways_on
             ),
-            unsubscribe_url=escape(letter.unsubscribe_url),
+            unsubscribe_url=escape(letter.unsubscribe_url or "#"),
         )
         return Words(subject, text.rstrip() + "\n", page)
 
 
 def _checked(path: Path, text: str) -> Template:
     template = Template(text)
-    known = _PARTS if path.name == _PAGE else _FIGURES
+    known = _PARTS if path.name == _PAGE else FIGURES
     try:
         template.substitute(dict.fromkeys(known, ""))
     except KeyError as error:
