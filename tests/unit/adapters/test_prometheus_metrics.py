@@ -149,7 +149,8 @@ def test_the_jobs_show_rows_backlogs_holds_and_epochs() -> None:
     jobs.waits("sweep", "redis")
     jobs.waits("sweep", None)
     jobs.epoch(2, 5)
-    assert {key: value for key, value in shown(jobs).items() if value} == {
+    told = ("notifications_total", "way_away")  # below
+    assert {key: value for key, value in shown(jobs).items() if key[0] not in told} == {
         ("ledger_rows_total", "usage", "measured"): 1,
         ("ledger_dead_total",): 3,
         ("ledger_lag_seconds",): 0.5,
