@@ -20,6 +20,8 @@ from tests.fakes.key_server import KeyServer, key_server
 from tests.gateway.browser import Pipe, Tab, browser, tab_of
 from tests.gateway.identity_settings import identity
 from tests.gateway.node_sdk import require
+from tests.gateway.page_pictures import shop_settings
+from tests.gateway.page_server import PageServer, serving_pages
 from tests.gateway.running_gateway import MakeGateway, RunningGateway, running_gateway
 from tests.gateway.standin_process import StandInProcess
 from tests.stripe_api import StripeApi
@@ -91,12 +93,29 @@ def signed_in(other_stand_in: StandInProcess, issuer_keys: KeyServer) -> Iterato
         yield running
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def stripe_api() -> Iterator[StripeApi]:
     """Stripe, as gateways that sell packs see it."""
     server = StripeApi()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def pages() -> Iterator[PageServer]:
+    """Pages of another origin than any gateway's."""
+    with serving_pages() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def shop(
+    other_stand_in: StandInProcess, stripe_api: StripeApi, pages: PageServer
+) -> Iterator[RunningGateway]:
+    """One that sells packs, to 'lite' too, and lists the origin of `pages`."""
+    changes = shop_settings(stripe_api) | {"cors": {"origins": [pages.origin]}}
+    with running_gateway(other_stand_in, changes) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
-
-import pytest
 
 from tests.gateway.loopback import ask
 from tests.gateway.node_sdk import calls_in_node, install, require
-from tests.gateway.page_server import PageServer, serving_pages
+from tests.gateway.page_server import PageServer
 from tests.gateway.running_gateway import MODEL, MakeGateway, RunningGateway, prompt
 
 CHAT = "/v1/chat/completions"
 ANSWER = "Hello! Your words arrived, and here is an answer."
-
-
-@pytest.fixture
-def pages() -> Iterator[PageServer]:
-    with serving_pages() as server:
-        yield server
 
 
 def check(results: dict[str, Any]) -> int:

@@ -22,8 +22,7 @@ import redis
 
 from gateway.app.embedded import ledger_url_of, redis_url_of
 from tests.gateway.loopback import Reply, ask
-from tests.gateway.running_gateway import MODEL, RunningGateway, running_gateway
-from tests.gateway.standin_process import StandInProcess
+from tests.gateway.running_gateway import MODEL, RunningGateway
 from tests.gateway.waiting_for import until
 from tests.stripe_api import (
     SECRET_KEY,
@@ -33,7 +32,6 @@ from tests.stripe_api import (
     charge,
     event,
     paid,
-    sells_through,
     signature,
 )
 
@@ -44,13 +42,6 @@ COMPLETED, SUCCEEDED = (
 )
 PLANS = "https://app.test/plans"
 WAIT_S = 20.0
-
-
-@pytest.fixture(scope="module")
-def shop(other_stand_in: StandInProcess, stripe_api: StripeApi) -> Iterator[RunningGateway]:
-    """One for all tests here, each with users of its own."""
-    with running_gateway(other_stand_in, sells_through(stripe_api)) as running:
-        yield running
 
 
 def buy(gateway: RunningGateway, key: str, body: bytes | None = None) -> Reply:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -20,28 +19,13 @@ from tests.gateway.page_pictures import (
     said,
     show_mails,
 )
-from tests.gateway.page_server import PageServer, serving_pages
-from tests.gateway.running_gateway import MODEL, RunningGateway, running_gateway
-from tests.gateway.standin_process import StandInProcess
+from tests.gateway.page_server import PageServer
+from tests.gateway.running_gateway import MODEL, RunningGateway
 
-PLANS = "https://app.example.org/plans"
+PLANS = "https://app.test/plans"
 NOT_ON_THE_LIST = "blocked by CORS policy"
 MAKE_MAILS = "document.body.appendChild(document.createElement('quota-mails'))"
 _RUN_S = 120
-
-
-@pytest.fixture(scope="module")
-def pages() -> Iterator[PageServer]:
-    with serving_pages() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def listing(other_stand_in: StandInProcess, pages: PageServer) -> Iterator[RunningGateway]:
-    """A gateway that lists the origin of these pages."""
-    changes = {"cors": {"origins": [pages.origin]}, "refusal": {"upgrade_url": PLANS}}
-    with running_gateway(other_stand_in, changes) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -69,18 +53,18 @@ def open_dashboard(tab: Tab, pages: PageServer, gateway: RunningGateway, key: st
 
 
 def test_a_refusal_shows_the_way_on_and_the_button_shows_the_figures(
-    listing: RunningGateway, pages: PageServer, tab: Tab, bundle: Path
+    shop: RunningGateway, pages: PageServer, tab: Tab, bundle: Path
 ) -> None:
     assert bundle.exists()
-    user, key = listing.new_user("free", 99_990)
-    open_dashboard(tab, pages, listing, key)
+    user, key = shop.new_user("free", 99_990)
+    open_dashboard(tab, pages, shop, key)
     tab.click("button", CHECK)
     tab.until(lambda: said(tab).endswith(": 10 tokens left."), "the figures")
     hrefs = tab.evaluate(f"[...{INSIDE}.querySelectorAll('a')].map((each) => each.href)")
     assert hrefs == [PLANS]
     assert tab.troubles == []
 
-    tab.evaluate(f"import('{listing.proxy}/quota/mails.js').then(() => 0)")
+    tab.evaluate(f"import('{shop.proxy}/quota/mails.js').then(() => 0)")
     tab.evaluate(f"{MAKE_MAILS}.credential = {key!r}; 0")
     show_mails(tab)
     tab.click("switch", SWITCHES["exhausted"])
@@ -92,7 +76,7 @@ def test_a_refusal_shows_the_way_on_and_the_button_shows_the_figures(
     told = tab.evaluate("document.querySelector('[role=alert]').textContent")
     assert told.startswith("You have used 99,990 of your 100,000 tokens this month")
     tab.click("button", "Not now")
-    listing.cli("user", "set-tier", user, "lite")
+    shop.cli("user", "set-tier", user, "lite")
     tab.click("button", "Ask")
     answered = "document.querySelector('#app p').textContent"
     tab.until(lambda: str(tab.evaluate(answered)).startswith("Hello!"), "an answer")
@@ -101,10 +85,10 @@ def test_a_refusal_shows_the_way_on_and_the_button_shows_the_figures(
 
 
 def test_the_application_is_told_that_its_user_is_not_signed_in(
-    listing: RunningGateway, pages: PageServer, tab: Tab, bundle: Path
+    shop: RunningGateway, pages: PageServer, tab: Tab, bundle: Path
 ) -> None:
     assert bundle.exists()
-    open_dashboard(tab, pages, listing, "qg_of_nobody")
+    open_dashboard(tab, pages, shop, "qg_of_nobody")
     tab.evaluate("addEventListener('quota-sign-in', (event) => { window.told = event.detail })")
     tab.click("button", CHECK)
     tab.until(lambda: tab.evaluate("window.told?.words"), "the event")

@@ -24,14 +24,12 @@ from tests.gateway.page_pictures import (
     ROWS,
     check,
     said,
-    shop_settings,
     show_mails,
     sign_in,
     user_of_a_month,
 )
 from tests.gateway.quota_calls import report, status
-from tests.gateway.running_gateway import RunningGateway, running_gateway
-from tests.gateway.standin_process import StandInProcess
+from tests.gateway.running_gateway import RunningGateway
 from tests.stripe_api import StripeApi, event, paid, signature
 
 Json = dict[str, Any]
@@ -41,13 +39,6 @@ FIGURES = (
     ".map((pair) => [...pair.children].map((each) => each.textContent)))"
 )
 CHECKOUT = "https://checkout.stripe.test/c/pay/"
-
-
-@pytest.fixture(scope="module")
-def shop(other_stand_in: StandInProcess, stripe_api: StripeApi) -> Iterator[RunningGateway]:
-    """One for all tests here, each with users of its own."""
-    with running_gateway(other_stand_in, shop_settings(stripe_api)) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
