@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 from gateway.adapters.prometheus_jobs_metrics import JobsMetrics
 from gateway.adapters.prometheus_metrics import ProxyMetrics
@@ -18,12 +19,12 @@ from gateway.app.children import Say
 from gateway.app.configured import Configured
 from gateway.app.grace import Grace
 from gateway.app.jobs_work import Work
-from gateway.app.process import answer_operators, answer_supervisor
+from gateway.app.process import SelfReport, answer_operators, answer_supervisor
 from gateway.app.reloading import Reloading
 from gateway.app.secrets_of_state import admin_socket
 from gateway.app.signals import reload_signal, stop_signal
 from gateway.app.stores import Stores, open_stores
-from gateway.app.telling import telling
+from gateway.app.telling import about_sending, telling
 from gateway.config import Settings
 from gateway.jobs.drain import Drain, DrainTerms
 from gateway.jobs.forget import Forget
@@ -63,10 +64,11 @@ async def run_jobs(arrangement: Arrangement, say: Say, alone: bool) -> None:
 
         configured = Configured(arrangement, take)
         places = {"admin": await _answer_admin(stack, settings, admin, reserved=not alone)}
-        inside = await answer_supervisor(configured, "jobs", metrics.render, work.states)
+        report = SelfReport(metrics.render, work.states, lambda: about_sending(work.steps))
+        inside = await answer_supervisor(configured, "jobs", report)
         stack.push_async_callback(inside.close)
         if alone:
-            places["ops"] = await _be_alone(stack, configured, (metrics, work), stop)
+            places["ops"] = await _be_alone(stack, configured, report, stop)
         work.start()  # every port is ours
         say(places)
         ends = [spawn(event.wait(), "end of the jobs") for event in (stop, work.failed)]
@@ -91,19 +93,15 @@ async def _answer_admin(
 
 
 async def _be_alone(
-    stack: AsyncExitStack,
-    configured: Configured,
-    shown: tuple[JobsMetrics, Work],
-    stop: asyncio.Event,
+    stack: AsyncExitStack, configured: Configured, report: SelfReport, stop: asyncio.Event
 ) -> str:
     """Answer operators, and reload when told to, as a supervisor would; where the ops port is."""
-    metrics, work = shown
     reloading = Reloading(configured.arrangement, configured.take)
 
     def render() -> bytes:
-        return metrics.render() + reloading.render().encode()
+        return report.render() + reloading.render().encode()
 
-    ops = await answer_operators(configured, render, work.states)
+    ops = await answer_operators(configured, replace(report, render=render))
     stack.push_async_callback(ops.close)
     stack.callback(reloading.start(reload_signal(stop)).cancel)
     return ops.url(configured.settings.listen.ops.host)

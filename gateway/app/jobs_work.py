@@ -35,6 +35,11 @@ class Work:
         self._step_s, self._waits = step_s, waits
         self.failed = asyncio.Event()
 
+    @property
+    def steps(self) -> list[Step]:
+        """Those of now."""
+        return [place.now for place in self._places.values()]
+
     def start(self) -> None:
         """Begin all."""
         for place in self._places.values():

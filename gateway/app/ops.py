@@ -18,7 +18,7 @@ from gateway.app.arrangement import Arrangement
 from gateway.app.inside import Question, ask_inside
 from gateway.web.configuration import PATH as CONFIGURATION
 from gateway.web.configuration import show_configuration
-from gateway.web.ops import ops_app
+from gateway.web.ops import Readiness, ops_app
 from gateway.web.servers import listen_app
 
 if TYPE_CHECKING:
@@ -68,14 +68,17 @@ class Ops:
         """The supervisor itself answers, so it lives."""
         return {"supervisor": "ok"}
 
-    async def ready(self) -> Mapping[str, str]:
+    async def ready(self) -> Readiness:
         """Each process: ok, or why not; one that does not answer in time is not."""
         answers = await self._ask_all(Question("/readyz", _READY_S))
-        checks = {
-            name: "ok" if status == HTTPStatus.OK else _reasons(said)
-            for name, (status, said) in answers.items()
-        }
-        return checks | {"supervisor": "shutting down"} if self.is_stopping else checks
+        checks, about = {}, dict[str, Any]()
+        for name, (status, text) in answers.items():
+            said = _said(text)
+            checks[name] = "ok" if status == HTTPStatus.OK else said.trouble or text
+            about.update(said.about)
+        if self.is_stopping:
+            checks["supervisor"] = "shutting down"
+        return Readiness(checks, about)
 
     async def configuration(self) -> Mapping[str, Any]:
         """Which configuration each process has; null where it does not answer."""
@@ -92,14 +95,20 @@ class Ops:
         return dict(zip(self._names, answers, strict=True))
 
 
-def _reasons(said: str) -> str:
-    """What a process that is not ready says of its checks, in one line."""
+def _said(text: str) -> _Said:
+    """What a process says of its checks; nothing where it gave no answer."""
     try:
-        checks = msgspec.json.decode(said, type=_Said).checks
+        return msgspec.json.decode(text, type=_Said)
     except msgspec.MsgspecError:
-        return said
-    return "; ".join(f"{name}: {state}" for name, state in checks.items() if state != "ok")
+        return _Said()
 
 
 class _Said(msgspec.Struct):
-    checks: dict[str, str]
+    checks: dict[str, str] = {}
+    about: dict[str, Any] = {}
+
+    @property
+    def trouble(self) -> str:
+        """All that is not in order, in one line."""
+        named = self.checks.items()
+        return "; ".join(f"{name}: {state}" for name, state in named if state != "ok")

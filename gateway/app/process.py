@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import uvloop
@@ -20,7 +21,7 @@ from gateway.adapters.embedded.place import own_directory
 from gateway.app.configured import Configured
 from gateway.app.inside import inside_socket
 from gateway.web.configuration import show_configuration, take_configuration
-from gateway.web.ops import ops_app
+from gateway.web.ops import Checks, Readiness, ops_app
 from gateway.web.servers import Listener, listen_app, listen_unix
 
 T = TypeVar("T")
@@ -39,40 +40,43 @@ def collect_seldom() -> None:
     gc.set_threshold(10_000)
 
 
-Ready = Callable[[], Awaitable[Mapping[str, str]]]
+@dataclass(frozen=True, slots=True)
+class SelfReport:
+    """What a process says of itself: its metrics, its checks, and what is good to know besides."""
+
+    render: Callable[[], bytes]
+    ready: Checks
+    about: Callable[[], Mapping[str, Any]] = dict
 
 
-async def answer_supervisor(
-    configured: Configured, process: str, render: Callable[[], bytes], ready: Ready
-) -> Listener:
+async def answer_supervisor(configured: Configured, process: str, report: SelfReport) -> Listener:
     """Answer on the inside socket until closed."""
     settings = configured.settings
     own_directory(socket_dir(settings.state_dir))  # embedded stores have made it, others have not
-    app = _own_ops(configured, process, render, ready)
+    app = _own_ops(configured, process, report)
     take_configuration(app, configured)
     return await listen_unix(app, inside_socket(settings, process))
 
 
-async def answer_operators(
-    configured: Configured, render: Callable[[], bytes], ready: Ready
-) -> Listener:
+async def answer_operators(configured: Configured, report: SelfReport) -> Listener:
     """The ops port of a process that has no supervisor."""
     address = configured.settings.listen.ops
-    app = _own_ops(configured, "jobs", render, ready)
+    app = _own_ops(configured, "jobs", report)
     return await listen_app(app, address.host, address.port)
 
 
-def _own_ops(
-    configured: Configured, process: str, render: Callable[[], bytes], ready: Ready
-) -> web.Application:
+def _own_ops(configured: Configured, process: str, report: SelfReport) -> web.Application:
     """What it shows begins with a line that no other life of this process has."""
     life = f"# life {secrets.token_hex(8)}\n"
 
     async def rendered() -> str:
-        return life + render().decode()
+        return life + report.render().decode()
 
     async def alive() -> Mapping[str, str]:
         return {process: "ok"}
+
+    async def ready() -> Readiness:
+        return Readiness(await report.ready(), report.about())
 
     app = ops_app(rendered, alive, ready)
     show_configuration(app, configured.shown)

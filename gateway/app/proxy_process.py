@@ -24,7 +24,7 @@ from gateway.app.configured import Configured
 from gateway.app.grace import Grace
 from gateway.app.loop_watch import LoopWatch
 from gateway.app.outside import OpenUpstream, Outside, is_same_outside, open_outside
-from gateway.app.process import answer_supervisor
+from gateway.app.process import SelfReport, answer_supervisor
 from gateway.app.proxy_terms import bounds_of
 from gateway.app.served import Lasting, Served
 from gateway.app.signals import stop_signal
@@ -77,7 +77,7 @@ async def run_proxy(arrangement: Arrangement, name: str, tokenizer: BpeTokenizer
         )
         stack.push_async_callback(listener.close)
         configured = Configured(arrangement, worker.take)
-        inside = await answer_supervisor(configured, name, metrics.render, worker.ready)
+        inside = await answer_supervisor(configured, name, SelfReport(metrics.render, worker.ready))
         stack.push_async_callback(inside.close)
         beats = spawn(worker.open_holds.beat_forever(), "heartbeat")
         looks = spawn(stores.shards.watch_forever(stores.unguarded), "watch shards")

@@ -5,7 +5,9 @@ Where there is no way nobody is told and nothing is looked for. It knows no serv
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlencode
 
 from gateway.app.mailing import open_mail
@@ -23,6 +25,7 @@ from gateway.jobs.tell import Tell
 from gateway.jobs.webhooks import ByWebhook
 from gateway.ports.metrics import JobsMetrics
 from gateway.web.quota_api import PREFIX
+from gateway.web.words import instant
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,29 @@ def telling(settings: Settings, stores: Stores, metrics: JobsMetrics) -> Telling
         for carrier in carriers
     ]
     return Telling(tell, tuple(sends))
+
+
+def about_sending(steps: Iterable[Step]) -> dict[str, Any]:
+    """For operators: which ways there are, what this process sent last, when it looked for news
+    last. Another gateway's process may be the one that does so."""
+    steps = list(steps)
+    tells = [step for step in steps if isinstance(step, Tell)]
+    sends = [step for step in steps if isinstance(step, Send)]
+    ran_ms = [tell.lately_ms for tell in tells if tell.lately_ms is not None]
+    return {
+        "sending": {
+            "smtp": any(send.way.name == "mail" for send in sends),
+            "is_sender": any(tell.leads for tell in tells),
+            "last_run_at": instant(ran_ms[0]) if ran_ms else None,
+            "ways": [_about_way(send) for send in sends],
+        }
+    }
+
+
+def _about_way(send: Send) -> dict[str, Any]:
+    last = send.last and {"kind": send.last.kind, "at": instant(send.last.at_ms)}
+    way = {"way": send.way.name, "to": send.way.address or None}
+    return {**way, "away": send.away is not None, "last_sent": last}
 
 
 def _carriers(settings: Settings, stores: Stores) -> list[Carrier]:

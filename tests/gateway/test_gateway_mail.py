@@ -135,6 +135,24 @@ def test_with_the_mail_server_down_and_the_jobs_killed_it_is_still_one_mail(
     assert len(mail_server.mails(address)) == 1
     assert mail["Message-ID"].endswith("@example.org>")
     assert gateway.metric("notifications_total", kind="crossing", state="sent") == 1
+    it_is_told_how_sending_stands(gateway)
+
+
+def it_is_told_how_sending_stands(gateway: RunningGateway) -> None:
+    """By `/readyz`, of which it is no check, and by the doctor."""
+    ready = ask(f"{gateway.ops}/readyz").json
+    assert set(ready["checks"].values()) == {"ok"}
+    sending = ready["about"]["sending"]
+    (way,) = sending.pop("ways")
+    assert (way["way"], way["away"], way["last_sent"]["kind"]) == ("mail", False, "crossing")
+    assert sending.pop("last_run_at").endswith("Z")
+    assert sending == {"smtp": True, "is_sender": True}
+    findings = {each["check"]: each for each in gateway.cli("doctor")["findings"]}
+    assert findings["mail"]["state"] == "ok"
+    found = findings["mail"]["found"]
+    assert "sent last: crossing at " in found
+    assert "looked for news at " in found
+    assert "quota-gateway mail test" in findings["mail"]["advice"]
 
 
 def test_who_is_refused_at_99_2_percent_is_told_once_and_again_after_a_pack_was_used(

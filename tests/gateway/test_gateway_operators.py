@@ -82,7 +82,9 @@ def test_health_and_readiness_say_what_they_checked(gateway: RunningGateway) -> 
     assert (health.status, health.json["status"]) == (200, "ok")
     ready = ask(f"{gateway.ops}/readyz")
     assert ready.status == 200
+    sending = ready.json.pop("about")["sending"]
     assert ready.json == {"status": "ok", "checks": {"proxy-1": "ok", "jobs": "ok"}}
+    assert (sending["smtp"], sending["ways"]) == (False, []), "nobody is told"
     assert ask(f"{gateway.ops}/healthz").headers["server"] == "quota-gateway"
     for path in ("/", "/v1/models", "/admin/v1/users/ann"):
         assert ask(f"{gateway.ops}{path}").status == 404
