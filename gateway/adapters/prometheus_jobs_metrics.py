@@ -84,9 +84,12 @@ class JobsMetrics:
         self._endings.of("expired").value += 1
 
     def take(self, tiers: Collection[str]) -> None:
-        """These are the tiers from now on: what is gone is not shown as it last was. Caps are told
-        anew every second."""
+        """These are the tiers from now on: what is gone is not shown as it last was. Caps, and what
+        is away, are told anew every few seconds."""
         self._caps.clear()
+        for way, away in self._away.items():
+            away.clear()
+            self._way_away.labels(way).set(0)
         for gone in self._tiers - set(tiers):
             self._used.remove(gone)
         self._tiers &= set(tiers)

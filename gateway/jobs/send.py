@@ -79,9 +79,11 @@ class Send:
 
     async def step(self) -> float:
         """Send what is due."""
-        if not self._leads():
+        leads = self._leads()
+        if not leads:
             self.away = None  # what does not try does not know
-            self._show()
+        self._show()
+        if not leads:
             return _REST_S
         try:
             for _ in range(_A_ROUND_MAX):

@@ -51,8 +51,10 @@ class PostgresDeliveries:
             await connection.execute(notices.DEAL, notices_max, *columns)
 
     async def take(self, way: Way, for_s: int) -> Delivery | None:
+        asked = [for_s, way.channel, *([way.address] if way.address else [])]
+        statement = notices.TAKE_OF_HOOK if way.address else notices.TAKE_MAIL
         async with session(self._pool) as connection:
-            found = await connection.fetchrow(notices.TAKE, for_s, way.channel, way.address)
+            found = await connection.fetchrow(statement, *asked)
         if found is None:
             return None
         return Delivery(

@@ -16,6 +16,10 @@ ALTER TABLE notifications
         'tier_cap_near', 'dead_rows', 'dead_deliveries', 'canary_failed')) NOT VALID;
 
 -- Each way asks for its own: what waits for one that is away is not read by the others.
-CREATE INDEX deliveries_due ON deliveries (channel, address, next_at) WHERE state = 'pending';
+CREATE INDEX deliveries_by_way ON deliveries (channel, next_at, notification_id)
+    WHERE state = 'pending';
+CREATE INDEX deliveries_by_address ON deliveries (channel, address, next_at, notification_id)
+    WHERE state = 'pending';
+DROP INDEX deliveries_pending;
 -- For whoever counts them: a delivery that has ended was tried just before its `next_at`.
 CREATE INDEX deliveries_dead ON deliveries (next_at) WHERE state = 'dead';

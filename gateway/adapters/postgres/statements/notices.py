@@ -127,10 +127,10 @@ WHERE coalesce(nullif(way.address, ''), email) IS NOT NULL AND NOT EXISTS (
 ON CONFLICT DO NOTHING
 """
 
-TAKE = """
+_TAKE = """
 WITH due AS (
     SELECT notification_id, channel, address FROM deliveries
-    WHERE state = 'pending' AND next_at <= now() AND channel = $2 AND ($3 = '' OR address = $3)
+    WHERE state = 'pending' AND next_at <= now() AND {mine}
     ORDER BY next_at, notification_id LIMIT 1 FOR UPDATE SKIP LOCKED
 ), tried AS (
     UPDATE deliveries AS each
@@ -152,6 +152,10 @@ FROM tried JOIN notifications AS news USING (notification_id)
 LEFT JOIN identities AS whose ON whose.user_id = news.user_id
 LEFT JOIN period_usage AS used ON used.payer = news.payer AND used.period = news.period
 """
+
+# Mails have an address each, a hook has one for all: each form has its index.
+TAKE_MAIL = _TAKE.format(mine="channel = $2")
+TAKE_OF_HOOK = _TAKE.format(mine="channel = $2 AND address = $3")
 
 END = """
 UPDATE deliveries SET state = $4, last_error = $5,
