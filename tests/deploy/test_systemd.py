@@ -65,6 +65,7 @@ def test_it_runs_commands_that_there_are_with_variables_that_are_read() -> None:
         program, *words = line.split()
         assert program == PROGRAM
         assert command_of(words)
+    assert unit["ExecReload"] == ["/bin/kill -HUP $MAINPID"]
     environ = dict(each.split("=", 1) for each in unit["Environment"])
     assert {name for name in environ if name.startswith("QUOTA_")} <= VARIABLES
     named = UNIT.read_text().partition("It\n# names ")[2].partition(":")[0]
