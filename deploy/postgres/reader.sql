@@ -19,3 +19,5 @@ GRANT SELECT ON ledger, ledger_gbp, usage_by_model, period_usage, tier_usage, pa
 GRANT SELECT (user_id, payer, is_team, tier, limits, anchor_day, zone, since, created_at,
               blocked_at, disabled_at, rev, projected_rev) ON users
       TO grafana;
+GRANT SELECT (notification_id, channel, state, attempts, next_at, last_error, sent_at) ON deliveries
+      TO grafana;

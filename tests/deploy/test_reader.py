@@ -13,6 +13,7 @@ import pytest
 
 from gateway.adapters.postgres.connection import open_pool
 from gateway.adapters.postgres.migrate import migrate
+from tests.boards.panels import asks
 from tests.deploy.facts import DEPLOY
 
 PASSWORD = "o'clock\"; --"  # psql has to quote it
@@ -65,8 +66,16 @@ async def test_it_reads_figures_and_neither_keys_nor_addresses(reader: Connectio
     ):  # fmt: skip
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await reader.fetch(f"TABLE {secret}")
-    with pytest.raises(asyncpg.InsufficientPrivilegeError):
-        await reader.fetch("SELECT email FROM users")
+    for address in ("SELECT email FROM users", "SELECT address FROM deliveries"):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await reader.fetch(address)
+
+
+async def test_it_may_read_what_the_boards_show(reader: Connection) -> None:
+    questions = [each.sql("ada") for each in asks() if each.is_sql]
+    assert questions
+    for question in questions:
+        await reader.fetch(question)
 
 
 async def test_it_can_write_nothing_and_hold_nothing_up(reader: Connection) -> None:
