@@ -85,6 +85,7 @@ class GatewayStack:
         # A machine with other work to do may keep Redis waiting; what a call costs is the same.
         shipped["redis"] |= {"url": "embedded", "deadline_ms": 5000}
         shipped["ledger"]["url"] = "embedded"
+        shipped["canary"] = None  # every row is one of the load's
         for section, keys in changes.items():
             shipped[section] |= keys
         tiers = shipped["plan"]["tiers"]

@@ -1,20 +1,26 @@
 """Several processes' metrics as one: what the ops port shows.
 
 Each process renders its own registry; here they are read again and added up by name and labels.
-A gauge of lateness or age is not a sum: the worst process counts. What a process has counted stays
+A gauge of lateness or age is not a sum: the worst process counts, and so it does where a 1 says
+that all is well. What a process has counted stays
 counted when it dies, as far as it was read before: a sum that drops would look to Prometheus as if
 all had begun anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 _BIRTH = "_created"  # when a series began: as many samples again, and no sum of them means anything
-_WORST = ("loop_lag_seconds", "lag_seconds", "age_seconds")
+_WORST: dict[str, Callable[[float, float], float]] = {
+    "loop_lag_seconds": max,
+    "lag_seconds": max,
+    "age_seconds": max,
+    "canary_ok": min,
+}
 
 _COUNTED = ("counter", "histogram")  # what only grows while a process lives
 
@@ -65,10 +71,11 @@ def _merge(families: Iterable[Metric]) -> str:
             continue
         heads.setdefault(family.name, (family.documentation, family.type))
         merged = samples.setdefault(family.name, {})
+        worst = next((of for end, of in _WORST.items() if family.name.endswith(end)), None)
         for sample in family.samples:
             key = (sample.name, tuple(sorted(sample.labels.items())))
-            if family.name.endswith(_WORST):
-                merged[key] = max(merged.get(key, sample.value), sample.value)
+            if worst is not None:
+                merged[key] = worst(merged.get(key, sample.value), sample.value)
             else:
                 merged[key] = merged.get(key, 0.0) + sample.value
     return "".join(

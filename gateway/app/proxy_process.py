@@ -15,10 +15,13 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
+from gateway.adapters.canary_metrics import CanaryMetrics
 from gateway.adapters.prometheus_metrics import ProxyMetrics
 from gateway.adapters.spill import SpillFiles
 from gateway.adapters.tokenizer.bpe import BpeTokenizer
 from gateway.app.arrangement import Arrangement
+from gateway.app.canary import Canary
+from gateway.app.canary_parts import Shared
 from gateway.app.children import Say
 from gateway.app.configured import Configured
 from gateway.app.grace import Grace
@@ -83,6 +86,7 @@ async def run_proxy(arrangement: Arrangement, name: str, tokenizer: BpeTokenizer
         looks = spawn(stores.shards.watch_forever(stores.unguarded), "watch shards")
         worker.renew_keys()
         lag = worker.loop_watch.start()
+        worker.canary.begin(settings)
         say({"proxy": listener.url(address.host)})
         await stop.wait()
         await worker.finish(listener, Grace(settings.shutdown_s))
@@ -109,6 +113,8 @@ class Worker:
         self.loop_watch = LoopWatch(metrics.loop_lag.set)
         self.callers, self.identities = lasting.callers, lasting.callers.identities
         self.settlements, self.open_holds = lasting.settlements, lasting.open_holds
+        shared = Shared(lasting.stores, self.settlements, self.open_holds, tokenizer)
+        self.canary = Canary(shared, CanaryMetrics(metrics.registry))
         served = Served(settings, lasting, self._outside)
         self.admission = served.admission
         self.front = Front(served.parts, served.front_settings, (metrics, lasting.stores.clock))
@@ -128,6 +134,7 @@ class Worker:
         self._settings, self._outside = settings, outside
         self._in_use.append(outside)
         ended = self.front.take(served.parts, served.front_settings)
+        self.canary.begin(settings)
         spawn(self._let_go(before, ended), "calls of the settings before")
 
     async def _let_go(self, outside: Outside, ended: Coroutine[Any, Any, None]) -> None:
@@ -154,6 +161,7 @@ class Worker:
     async def finish(self, listener: Listener, grace: Grace) -> None:
         """Let open calls end, or cut them off from upstream, and their settlements be confirmed,
         within bounds."""
+        self.canary.end()
         self.front.draining = True
         await listener.stop_accepting()
         if not await _ends(self.front.idle(), grace.calls_s):

@@ -17,6 +17,7 @@ from gateway.config.payment_checks import check_payments
 from gateway.config.price_checks import check_prices
 from gateway.config.shape import File, Listen, Model, Tier
 from gateway.config.values import PORT_MAX, StoreUrl, is_name, is_web_url, scheme_of
+from gateway.core import canary
 from gateway.core.models import PER_MILLE, covers
 from gateway.core.period import zone_exists
 from gateway.core.prompt.pictures import PICTURE_RULES
@@ -181,6 +182,8 @@ def _model(file: File, name: str, model: Model) -> Iterator[Problem]:
 def _model_names(path: str, name: str, model: Model) -> Iterator[Problem]:
     """Its own name, and by which others it is called here and upstream."""
     stem = name.removesuffix("*")
+    if name == canary.MODEL:
+        yield Problem(path, _reserved("model"))
     if (not is_name(stem) and name != "*") or name == _OTHER_MODELS:
         yield Problem(
             path,
@@ -196,6 +199,10 @@ def _model_names(path: str, name: str, model: Model) -> Iterator[Problem]:
         )
     elif model.upstream_model is not None and not is_name(model.upstream_model):
         yield Problem(f"{path}.upstream_model", "expected a name of letters, digits and ._:/-")
+
+
+def _reserved(what: str) -> str:
+    return f"this {what} is the gateway's own, for its canary (docs/metrics.md): take another name"
 
 
 def _weights(path: str, model: Model) -> Iterator[Problem]:
@@ -226,6 +233,8 @@ def _tier(file: File, name: str, tier: Tier) -> Iterator[Problem]:
     path = key_path("plan.tiers", name)
     if not is_name(name):
         yield Problem(path, "expected a name of letters, digits and ._:/-")
+    if name == canary.TIER:
+        yield Problem(path, _reserved("tier"))
     if tier.upgrade is not None and tier.upgrade not in file.plan.tiers:
         yield Problem(f"{path}.upgrade", unknown(tier.upgrade, "plan.tiers", file.plan.tiers))
     circle = _circle(file, name)

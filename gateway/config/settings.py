@@ -63,6 +63,7 @@ class Settings:
     refusal: shape.Refusal
     stripe: shape.Stripe | None
     notify: Notify
+    canary: shape.Canary | None
     log: shape.Log
     file: shape.File = field(repr=False)
     text: str = field(default="", repr=False)
@@ -99,6 +100,7 @@ def settings_of(file: shape.File) -> Settings:
         refusal=file.refusal,
         stripe=file.payments.stripe,
         notify=file.notify,
+        canary=file.canary,
         log=file.log,
         file=file,
     )

@@ -247,6 +247,12 @@ class Log(Section, frozen=True):
     decisions: Literal["none", "refused", "all"] = "refused"
 
 
+class Canary(Section, frozen=True):
+    """The gateway's own proof that it enforces."""
+
+    every_s: ranges.SomeSeconds = 60
+
+
 class File(Section, frozen=True, kw_only=True):
     """The whole file."""
 
@@ -271,4 +277,5 @@ class File(Section, frozen=True, kw_only=True):
     refusal: Refusal = field(default_factory=Refusal)
     notify: Notify = field(default_factory=Notify)
     payments: Payments = field(default_factory=Payments)
+    canary: Canary | None = field(default_factory=Canary)
     log: Log = field(default_factory=Log)

@@ -15,7 +15,7 @@ from gateway.core.identity import Identity
 from gateway.core.quota.reserve import ReserveReply
 from gateway.core.refusal import Case, Refused
 from gateway.ports.ledger import LedgerUnavailable
-from gateway.ports.notices import Exhaustion, Notices
+from gateway.ports.notices import Exhaustion, Exhaustions
 from gateway.ports.tasks import spawn
 
 _KNOWN_MAX = 20_000
@@ -27,7 +27,7 @@ _Known = tuple[str, int, int, int]
 class FirstRefusals:
     """Notes refusals for quota."""
 
-    def __init__(self, notices: Notices) -> None:
+    def __init__(self, notices: Exhaustions) -> None:
         self._notices = notices
         self._known: dict[_Known, None] = {}  # the newest last
         self._waiting: deque[Exhaustion] = deque(maxlen=_WAITING_MAX)

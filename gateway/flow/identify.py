@@ -14,7 +14,7 @@ from gateway.core.credential import Credential, token_of
 from gateway.core.identity import KEY_PREFIX, Identity, key_digest
 from gateway.core.refusal import Case, Refused
 from gateway.flow.claimed import ClaimedUsers
-from gateway.ports.directory import Directory
+from gateway.ports.directory import Keys
 from gateway.ports.ledger import LedgerUnavailable
 from gateway.ports.tokens import TokensUnavailable
 
@@ -25,9 +25,7 @@ _KEY_CHARS_MAX = 200  # ours have 46; longer text is not worth a digest
 class Identities:
     """Credentials to identities. `claimed`: users of tokens and headers, where such are taken."""
 
-    def __init__(
-        self, directory: Directory, pepper: bytes, claimed: ClaimedUsers | None = None
-    ) -> None:
+    def __init__(self, directory: Keys, pepper: bytes, claimed: ClaimedUsers | None = None) -> None:
         self._directory = directory
         self._pepper = pepper
         self._claimed = claimed

@@ -40,12 +40,16 @@ class PackCredit:
     author: str
 
 
-class Directory(Protocol):
-    """Users and keys. A change raises the user's revision in the same transaction."""
+class Keys(Protocol):
+    """Whose a key is."""
 
     async def identity_of_key(self, digest: bytes) -> Identity | None:
         """None for an unknown, revoked or disabled key: the caller may not tell which."""
         ...
+
+
+class Directory(Keys, Protocol):
+    """Users and keys. A change raises the user's revision in the same transaction."""
 
     async def identity_of_user(self, user_id: str) -> Identity | None: ...
 

@@ -47,12 +47,16 @@ class Alarms(Protocol):
         ...
 
 
-class Notices(Protocol):
-    """Where news is noted. Each exists once for each period and arming."""
+class Exhaustions(Protocol):
+    """Where it is noted that a quota is used up. Each exists once for each period and arming."""
 
     async def exhausted(self, told: Exhaustion) -> None:
         """Note it, unless that is done already."""
         ...
+
+
+class Notices(Exhaustions, Protocol):
+    """Where news is noted, and what people want to be told."""
 
     async def wishes(self, user_id: str) -> Mapping[Wish, bool]:
         """What the user has said it wants or not; all else is wanted."""

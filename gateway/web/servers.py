@@ -6,7 +6,9 @@ here.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,7 +126,15 @@ async def listen_raw(handle: Handle, host: str, port: int, bounds: Bounds) -> Li
 
     Other processes of this user may listen there too; who may not is the reservation's business.
     """
-    server = _Server(
+    server = _raw_server(handle, bounds)
+    runner = web.ServerRunner(server, shutdown_timeout=_LAST_S)
+    return await _start(
+        runner, lambda: web.TCPSite(runner, host, port, reuse_port=True), f"{host}:{port}"
+    )
+
+
+def _raw_server(handle: Handle, bounds: Bounds) -> _Server:
+    return _Server(
         handle,
         bounds,
         access_log=None,
@@ -134,10 +144,28 @@ async def listen_raw(handle: Handle, host: str, port: int, bounds: Bounds) -> Li
         max_line_size=_LINE_BYTES_MAX,
         max_field_size=_LINE_BYTES_MAX,
     )
-    runner = web.ServerRunner(server, shutdown_timeout=_LAST_S)
-    return await _start(
-        runner, lambda: web.TCPSite(runner, host, port, reuse_port=True), f"{host}:{port}"
-    )
+
+
+class Inside:
+    """The same server without a port: for the one client that is this process."""
+
+    def __init__(self, handle: Handle, bounds: Bounds) -> None:
+        self._server = _raw_server(handle, bounds)
+
+    async def ask(self, request: bytes) -> bytes:
+        """Send one request, which must ask for the connection to be closed; the whole answer."""
+        theirs, ours = socket.socketpair()
+        with theirs, ours:
+            for each in (theirs, ours):
+                each.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.connect_accepted_socket(self._server, theirs)
+            reader, writer = await asyncio.open_unix_connection(sock=ours)
+            try:
+                writer.write(request)
+                return await reader.read()
+            finally:
+                writer.close()
 
 
 async def listen_app(

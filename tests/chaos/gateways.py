@@ -52,6 +52,7 @@ def configuration(servers: Servers, state_dir: Path, small_tokens: int) -> dict[
         "state_dir": str(state_dir),
         "redis": {"url": servers.redis, "deadline_ms": DEADLINE_MS},
         "ledger": {"url": servers.postgres},
+        "canary": None,  # the auditor knows every call
         "lease": {"ms": LEASE_MS, "grace_ms": GRACE_MS, "heartbeat_ms": HEARTBEAT_MS},
         "client_gone": {"drain_s": DRAIN_S, "drains_max": 4},
         "clients": {"request_s": 10, "unread_s": 10},

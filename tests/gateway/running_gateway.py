@@ -119,6 +119,7 @@ class RunningGateway:
             # Tests share their machine: a slow answer of Redis is not what they are about.
             "redis": {"url": "embedded", "deadline_ms": 5000},
             "ledger": {"url": "embedded"},
+            "canary": None,  # so that counts are those of the test
             "upstreams": {
                 "openai": true,
                 "wrong_key": {**true, "api_key": WRONG_KEY},

@@ -9,6 +9,7 @@ from typing import get_args
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.adapters.canary_metrics import CanaryMetrics
 from gateway.adapters.prometheus_jobs_metrics import JobsMetrics
 from gateway.adapters.prometheus_metrics import ProxyMetrics
 from gateway.adapters.redis_store.scripts import NAMES
@@ -53,6 +54,7 @@ async def refuse(text: str) -> None:
 def exposed() -> dict[str, tuple[str, set[str]]]:
     """The same by what all processes show once everything has happened once."""
     proxy, jobs = ProxyMetrics(["m"]), JobsMetrics()
+    CanaryMetrics(proxy.registry).found("proven")
     proxy.decided("free", "chat", "admitted", "ok")
     proxy.charged(EVENT, 9)
     proxy.prompt_measured("m", 9, 9)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.adapters.canary_metrics import CanaryMetrics
 from gateway.adapters.metrics_merge import MergedMetrics
 
 
@@ -177,3 +178,12 @@ def test_what_a_process_had_counted_stays_when_it_dies_and_when_it_is_started_ag
 
 def test_a_process_that_was_never_heard_counts_nothing() -> None:
     assert MergedMetrics().of({"one": None}) == ""
+
+
+def test_of_what_is_proven_the_worst_counts_and_who_says_nothing_does_not() -> None:
+    well, ill, silent = (Process() for _ in range(3))
+    CanaryMetrics(well.registry).found("proven")
+    CanaryMetrics(ill.registry).found("unproven")
+    assert merged(well, silent)["quota_gateway_canary_ok", labels()] == 1
+    assert merged(well, ill)["quota_gateway_canary_ok", labels()] == 0
+    assert merged(silent).keys().isdisjoint({("quota_gateway_canary_ok", labels())})

@@ -74,7 +74,8 @@ WITH mended AS (
            (instant(('x' || left(replace(event_id::text, '-', ''), 12))::bit(48)::bigint)
                AT TIME ZONE 'UTC')::date AS began
     FROM ledger LEFT JOIN mended ON mended.corrects = ledger.event_id
-    WHERE kind = 'usage' AND at >= instant($1) AND at < instant($2)
+    WHERE kind = 'usage' AND tier IS DISTINCT FROM 'canary'
+      AND at >= instant($1) AND at < instant($2)
       AND period >= instant($1) - interval '32 days' AND period < instant($2)
 )
 SELECT day::text, model, price_id, standing, count(*) AS calls,

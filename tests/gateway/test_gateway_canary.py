@@ -1,0 +1,192 @@
+"""The canary of a real gateway: it sees that the quota is enforced, and when it is not."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from msgspec.structs import replace
+
+from gateway.adapters.postgres.reports import ExportFilter
+from gateway.adapters.prometheus_metrics import ProxyMetrics
+from gateway.adapters.spill import SpillFiles
+from gateway.adapters.tokenizer.bpe import BpeTokenizer
+from gateway.app.canary import asking, prove
+from gateway.app.canary_parts import Shared
+from gateway.app.embedded import redis_url_of
+from gateway.app.proxy_terms import terms_of
+from gateway.app.stores import Stores
+from gateway.core.canary import USER, Finding
+from gateway.core.quota.reserve import ReserveAsk
+from gateway.flow.open_holds import OpenHolds
+from gateway.flow.settlements import Settlements
+from tests.gateway.loopback import ask
+from tests.gateway.running_gateway import RunningGateway, prompt, running_gateway
+from tests.gateway.standin_process import StandInProcess
+from tests.gateway.waiting_for import until
+
+WAIT_S = 40.0
+TOO_LARGE = "a call that fits was not admitted: 400 request_exceeds_quota (refused)"
+
+
+@pytest.fixture(scope="module")
+def watched(other_stand_in: StandInProcess) -> Iterator[RunningGateway]:
+    """Two workers that look every second, and let everything through without Redis."""
+    changes = {"canary": {"every_s": 1}, "workers": 2, "redis": {"mode": "open"}}
+    with running_gateway(other_stand_in, changes) as running:
+        yield running
+
+
+@contextmanager
+def frozen(gateway: RunningGateway) -> Iterator[None]:
+    with redis.Redis.from_url(redis_url_of(gateway.settings)) as client:
+        info: Any = client.info("server")
+    os.kill(info["process_id"], signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(info["process_id"], signal.SIGCONT)
+
+
+def rounds(gateway: RunningGateway, result: str) -> float:
+    return gateway.metric("canary_rounds_total", result=result)
+
+
+def is_ok(gateway: RunningGateway) -> bool:
+    return gateway.metric("canary_ok") == 1
+
+
+def booked(gateway: RunningGateway) -> list[Any]:
+    """The canary's rows, once the ledger has all that is in Redis."""
+
+    async def read(stores: Stores) -> list[Any]:
+        return [row async for row in stores.reports.export(ExportFilter(user_id=USER))]
+
+    assert gateway.cli("ledger", "verify")["agrees"]
+    return gateway.in_stores(read)
+
+
+def all_is_well(gateway: RunningGateway) -> None:
+    """Every worker says so, in rounds that began now."""
+    enough = rounds(gateway, "proven") + 4
+    until(lambda: rounds(gateway, "proven") >= enough, WAIT_S, "rounds that prove")
+    until(lambda: is_ok(gateway), WAIT_S, "the canary to be well")
+
+
+def test_what_is_enforced_is_proven_each_round_and_costs_a_row_a_period(
+    watched: RunningGateway,
+) -> None:
+    all_is_well(watched)
+    assert not rounds(watched, "broken")
+    rows = booked(watched)
+    assert 1 <= len(rows) <= 2, "a row, and one more where both workers found nothing spent"
+    for row in rows:
+        assert (row["user_id"], row["tier"], row["charged_tokens"]) == (USER, "canary", 1001)
+        assert row["cost_nano_gbp"] == 0
+    assert watched.metric("decisions_total") == 0
+    assert not watched.metric("unpriced_total")
+    assert "canary" not in watched.stderr.read_text()
+    all_is_well(watched)
+    assert booked(watched) == rows
+
+
+def test_nobody_meets_the_canary(watched: RunningGateway) -> None:
+    _, key = watched.new_user("free")
+    refused = watched.chat(key, prompt("Hello", model="quota-canary"))
+    assert (refused.status, refused.json["error"]["code"]) == (403, "model_not_allowed")
+    models = ask(f"{watched.proxy}/v1/models", headers={"Authorization": f"Bearer {key}"})
+    assert "canary" not in models.text
+    assert "canary" not in str(watched.cli("user", "list"))
+    all_is_well(watched)
+    assert watched.metric("tier_used_tokens", tier="canary") == 0
+
+    async def of_all_time(stores: Stores) -> str:
+        return str(await stores.reports.booked(0, 2**42))
+
+    assert booked(watched)
+    assert "canary" not in watched.in_stores(of_all_time), "finance reads what callers used"
+
+
+def test_without_redis_nothing_is_proven_and_with_it_all_is_well_again(
+    watched: RunningGateway,
+) -> None:
+    all_is_well(watched)
+    rows = booked(watched)
+    with frozen(watched):
+        until(lambda: not is_ok(watched), WAIT_S, "the canary to notice")
+        said = until(lambda: watched.stderr.read_text(), WAIT_S, "a line in the log")
+        assert "nothing proves that the quota is enforced" in said
+    until(lambda: is_ok(watched), WAIT_S, "the canary to be well")
+    assert "proven to be enforced again" in watched.stderr.read_text()
+    assert not rounds(watched, "broken")
+    assert booked(watched) == rows, "calls without Redis are not charged"
+
+
+Patch = Callable[[Stores, pytest.MonkeyPatch], None]
+
+
+def no_limit(stores: Stores, patched: pytest.MonkeyPatch) -> None:
+    """A build that looks at no limit."""
+    reserve: Callable[[ReserveAsk], Awaitable[Any]] = stores.store.reserve
+
+    async def without(asked: ReserveAsk) -> Any:
+        return await reserve(replace(asked, limits=replace(asked.limits, tokens=10**12)))
+
+    patched.setattr(type(stores.store), "reserve", lambda _, asked: without(asked))
+
+
+def no_room(stores: Stores, patched: pytest.MonkeyPatch) -> None:
+    """One that refuses everybody."""
+    reserve: Callable[[ReserveAsk], Awaitable[Any]] = stores.store.reserve
+
+    async def without(asked: ReserveAsk) -> Any:
+        return await reserve(replace(asked, limits=replace(asked.limits, tokens=0)))
+
+    patched.setattr(type(stores.store), "reserve", lambda _, asked: without(asked))
+
+
+def as_it_is(stores: Stores, patched: pytest.MonkeyPatch) -> None:
+    """The one that ships."""
+
+
+@pytest.mark.parametrize(
+    ("patch", "result", "why"),
+    [
+        (as_it_is, "proven", ""),
+        (no_limit, "broken", "a call over the limit was not refused: 418 canary (admitted)"),
+        (
+            no_room,
+            "broken",
+            TOO_LARGE,
+        ),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_a_build_that_does_not_enforce_is_found_in_one_round(
+    watched: RunningGateway, tmp_path: Path, patch: Patch, result: str, why: str
+) -> None:
+    async def look(stores: Stores) -> Finding:
+        metrics = ProxyMetrics(())
+        settings, spill = watched.settings, SpillFiles(tmp_path, "canary", metrics)
+        settlements = Settlements(
+            stores.store, stores.shards, (stores.recent, spill), (80, 100), metrics
+        )
+        terms = terms_of(settings)
+        holds = OpenHolds(stores.store, stores.shards, settlements, terms, stores.clock)
+        shared = Shared(stores, settlements, holds, BpeTokenizer())
+        with pytest.MonkeyPatch.context() as patched:
+            patch(stores, patched)
+            found = await prove(asking(settings, shared))
+        await settlements.confirmed()
+        spill.close()
+        return found
+
+    all_is_well(watched)
+    found = watched.in_stores(look)
+    assert (found.result, found.why) == (result, why)
