@@ -50,6 +50,9 @@ class JobsMetrics:
         self._count_waiting()
         self._tiers: set[str] = set()  # of those that are shown
         self._epoch = declare.gauge("epoch", "The shard's epoch in the ledger", "shard")
+        self._drift = declare.gauge(
+            "drift_tokens", "Tokens by which Redis and the ledger differ, where that lasts"
+        )
         self._notifications = declare.counter(
             "notifications", "Deliveries that have ended, by how", "kind", "state"
         )
@@ -112,6 +115,9 @@ class JobsMetrics:
 
     def epoch(self, shard: int, epoch: int) -> None:
         self._epoch.labels(str(shard)).set(epoch)
+
+    def drift(self, tokens: int) -> None:
+        self._drift.set(tokens)
 
     def notified(self, kind: str, state: str) -> None:
         self._notifications.of(kind, state).value += 1

@@ -19,6 +19,7 @@ from gateway.adapters.postgres.ledger import PostgresLedger
 from gateway.adapters.postgres.listings import PostgresListings
 from gateway.adapters.postgres.notices import PostgresNotices
 from gateway.adapters.postgres.operators import PostgresOperators
+from gateway.adapters.postgres.payers import PostgresPayers
 from gateway.adapters.postgres.payments import PostgresOrders
 from gateway.adapters.postgres.reports import PostgresReports
 from gateway.adapters.postgres.sales import PostgresSales
@@ -35,6 +36,7 @@ from gateway.app.embedded import ledger_url_of, redis_url_of
 from gateway.app.redis_parts import RedisTerms, open_redis
 from gateway.config import Settings
 from gateway.flow.accounts import Accounts
+from gateway.flow.agreement import Agreement
 from gateway.flow.hydrate import Hydrator
 from gateway.flow.people import People
 from gateway.flow.recent import RecentSettlements
@@ -62,6 +64,7 @@ class Stores:
     sales: PostgresSales
     orders: PostgresOrders
     reports: PostgresReports
+    payers: PostgresPayers
     history: PostgresHistory
     listings: PostgresListings
     operators: PostgresOperators
@@ -76,6 +79,11 @@ class Stores:
     def acting(self, author: str) -> Stores:
         """The same, in whose changes the audit names somebody else."""
         return replace(self, directory=self.directory.by(author))
+
+    @property
+    def agreement(self) -> Agreement:
+        """Whether both say the same."""
+        return Agreement(self.store, self.ledger, self.shards.of, self.clock)
 
     def accounts(self, settings: Settings) -> Accounts:
         """What an operator does to users."""
@@ -112,9 +120,8 @@ async def open_stores(
         stack.callback(pool.terminate)
         scripts = load_scripts(lua_folder())
         recent, ledger = RecentSettlements(), PostgresLedger(pool, ledger_url)
-        shards = Shards(
-            RedisQuotaStore(redis.direct, scripts, shards_count), ledger, shards_count, recent
-        )
+        direct = RedisQuotaStore(redis.direct, scripts, shards_count)
+        shards = Shards(direct, ledger, shards_count, recent)
         await _bring(scripts.values(), redis.direct)
         await shards.open_all()
         store = RedisQuotaStore(redis.calls, scripts, shards_count)
@@ -131,6 +138,7 @@ async def open_stores(
             sales=PostgresSales(pool),
             orders=PostgresOrders(pool),
             reports=PostgresReports(pool),
+            payers=PostgresPayers(pool),
             history=PostgresHistory(pool),
             listings=PostgresListings(pool),
             operators=PostgresOperators(pool),

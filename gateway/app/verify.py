@@ -1,16 +1,15 @@
 """`ledger verify`: do Redis, the ledger and (with the stand-in) the upstream agree, user by user?
 
-Redis and ledger are compared at one moment of the account: its figures are read together with the
-id of the newest event, and the ledger is summed up to that id; what is left of packs is compared
-once all is booked. The upstream is compared call by call: what it reported must be what was booked.
-Calls that nobody could measure (a client that left, a gateway that died) are counted apart, with
-what they differ by.
+Redis and ledger are compared at one moment of the account (`flow.agreement`); what is left of packs
+is compared once all is booked. The upstream is compared call by call: what it reported must be what
+was booked. Calls that nobody could measure (a client that left, a gateway that died) are counted
+apart, with what they differ by.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,11 +17,9 @@ import aiohttp
 
 from gateway.adapters.postgres.reports import Charge
 from gateway.app.stores import Stores
-from gateway.core.quota.entitle import LedgerSums, Pack, Snapshot
-from gateway.ports.ledger import Watermark
 from gateway.ports.quota_store import StoreUnavailable
 
-_POLL_S = 0.05
+_POLL_S, _BOOKED_WITHIN_S = 0.05, 10.0
 _CHARGES_ROWS = 5000
 _NOBODY = "anonymous"  # what the stand-in calls the user of a request that names none
 
@@ -105,38 +102,14 @@ async def _redis_off(stores: Stores, payer: str, until_s: float) -> tuple[int, i
     project is waited for."""
     loop = asyncio.get_running_loop()
     while True:
-        snapshot = await stores.store.snapshot(payer)
-        if snapshot is None:
-            return 0, 0
-        sums = await _sums_at(stores, payer, snapshot, until_s)
-        packs_off = _packs_off(snapshot.packs, sums.packs, stores.clock.now_ms())
-        counted = snapshot.settled_tokens + snapshot.adjusted_tokens
-        redis_off = counted - (sums.settled_tokens + sums.adjusted_tokens)
-        if not (redis_off or packs_off) or loop.time() >= until_s:
-            return redis_off, packs_off
-        await asyncio.sleep(_POLL_S)
-
-
-async def _sums_at(stores: Stores, payer: str, snapshot: Snapshot, until_s: float) -> LedgerSums:
-    until = Watermark(stores.shards.of(payer), snapshot.epoch, snapshot.stream_id)
-    while True:
-        sums = await stores.ledger.sums(payer, None, snapshot.period_start_ms, until)
-        if sums is not None:
-            return sums
-        if asyncio.get_running_loop().time() >= until_s + 10:
+        off = await stores.agreement.difference(payer, until_s + _BOOKED_WITHIN_S)
+        if off is None:
             raise StoreUnavailable(
                 "the ledger has not caught up with the outbox: is the jobs process running?"
             )
+        if not (off.used_tokens or off.packs_tokens) or loop.time() >= until_s:
+            return off.used_tokens, off.packs_tokens
         await asyncio.sleep(_POLL_S)
-
-
-def _packs_off(known: Sequence[Pack], told: Sequence[Pack], now_ms: int) -> int:
-    """By how much what is left of packs differs, over those that can still be spent; refunded ones
-    are told with nothing left."""
-    left = {pack.pack_id: pack.tokens for pack in known}
-    return sum(
-        abs(left.get(pack.pack_id, 0) - pack.tokens) for pack in told if pack.ends_ms > now_ms
-    )
 
 
 async def _served(upstream: str) -> dict[str, dict[str, Any]]:

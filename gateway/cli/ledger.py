@@ -42,6 +42,17 @@ def add_commands(commands: Commands) -> None:
     )
     verified.set_defaults(run=running(_verify))
 
+    repaired = actions.add_parser(
+        "repair", help="show what Redis has otherwise than the ledger; with --apply, mend it"
+    )
+    add_config(repaired)
+    add_json(repaired)
+    repaired.add_argument("--user", metavar="ID", help="only this user's, or team's, account")
+    repaired.add_argument(
+        "--apply", action="store_true", help="do it; otherwise nothing is changed"
+    )
+    repaired.set_defaults(run=running(_repair))
+
     exported = actions.add_parser("export", help="write the entries to standard output")
     add_config(exported)
     exported.add_argument("--format", choices=("csv", "ndjson"), default="csv")
@@ -65,6 +76,23 @@ async def _verify(chosen: argparse.Namespace) -> int:
     else:
         print_verdict(verdict)
     return 0 if verdict.agrees else FAILED
+
+
+async def _repair(chosen: argparse.Namespace) -> int:
+    from gateway.app.command_stores import opened_for_command
+    from gateway.app.repair import repair
+
+    async with opened_for_command(settings_of(chosen), "cli:repair") as stores:
+        lines = await repair(stores, chosen.user, chosen.apply)
+    if chosen.json:
+        print(json.dumps({"differ": [asdict(line) for line in lines]}))
+    for line in () if chosen.json else lines:
+        print(f"{line.account}: {line.words}")
+    if not lines and not chosen.json:
+        print("Redis and the ledger agree: there is nothing to repair")
+    elif not chosen.apply and not chosen.json:
+        print("nothing was changed; add --apply to do so")
+    return 0 if all(line.is_repaired for line in lines) else FAILED
 
 
 def print_verdict(verdict: Verdict) -> None:

@@ -94,6 +94,10 @@ class JobsMetrics(Protocol):
 
     def epoch(self, shard: int, epoch: int) -> None: ...
 
+    def drift(self, tokens: int) -> None:
+        """By how many tokens Redis and the ledger differ, over the accounts known to do so."""
+        ...
+
     def notified(self, kind: str, state: str) -> None:
         """A delivery has ended: sent, dead or dropped."""
         ...

@@ -87,6 +87,9 @@ class SeenMetrics:
     def epoch(self, shard: int, epoch: int) -> None:
         self.seen.append(("epoch", shard, epoch))
 
+    def drift(self, tokens: int) -> None:
+        self.seen.append(("drift", tokens))
+
     def notified(self, kind: str, state: str) -> None:
         self.seen.append(("notified", kind, state))
 

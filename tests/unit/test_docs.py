@@ -76,6 +76,7 @@ def exposed() -> dict[str, tuple[str, set[str]]]:
     jobs.tier_used("free", 1)
     jobs.tier_cap("free", 1)
     jobs.epoch(0, 1)
+    jobs.drift(1)
     jobs.notified("crossing", "sent")
     jobs.way_away("mail", "", True)
     found = {}
