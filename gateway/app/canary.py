@@ -1,7 +1,8 @@
 """The canary: every minute each proxy worker proves to itself that it enforces.
 
 Promises a verdict a round, whatever happens in it, shown as a metric and told in the log when it
-turns. What the answers prove is decided in `core.canary`, how the calls run in `canary_parts`.
+turns, and to operators (`notify.operators`). What the answers prove is decided in `core.canary`,
+how the calls run in `canary_parts`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from gateway.config import Settings
 from gateway.core import canary
 from gateway.core.canary import NO_CHARGE, PROVEN, Finding, Reply
 from gateway.core.identity import KEY_RANDOM_BYTES, format_key
+from gateway.ports.ledger import LedgerUnavailable
+from gateway.ports.notices import Alarm
 from gateway.ports.tasks import spawn
 from gateway.web.servers import Inside
 
@@ -28,22 +31,23 @@ _FIRST_S = 1.0
 _AGAIN_S = 10.0
 _LOOKS, _BETWEEN_LOOKS_S = 4, 0.5
 _ANSWER_S = 20.0
+_PATIENCE_S = 120.0
 _log = logging.getLogger("gateway.canary")
 
-Tell = Callable[[Finding], None]
 Ask = Callable[[int], Awaitable[Reply]]
 """One call of the canary, with this output cap."""
 
 
 class Canary:
-    """The rounds of one process. `turned` is told when they turn bad, and good again."""
+    """The rounds of one process."""
 
-    def __init__(self, shared: Shared, metrics: CanaryMetrics, turned: Tell | None = None) -> None:
+    def __init__(self, shared: Shared, metrics: CanaryMetrics) -> None:
         self._shared = shared
         self._metrics = metrics
-        self._turned = turned
         self._task: asyncio.Task[None] | None = None
         self._last = PROVEN
+        self._bad_since_s: float | None = None
+        self._is_told = False
 
     def begin(self, settings: Settings) -> None:
         """Prove these settings from now on, in place of those before."""
@@ -67,6 +71,7 @@ class Canary:
             finding = await prove(ask)
             self._metrics.found(finding.result)
             self._tell(finding)
+            await self._alarm(finding)
             rest_s = min(every_s, _AGAIN_S) if finding.result == "unproven" else every_s
 
     def _tell(self, finding: Finding) -> None:
@@ -79,8 +84,26 @@ class Canary:
             _log.error("the quota is NOT ENFORCED: %s", finding.why)
         else:
             _log.warning("nothing proves that the quota is enforced: %s", finding.why)
-        if self._turned is not None:
-            self._turned(finding)
+
+    async def _alarm(self, finding: Finding) -> None:
+        """Tell operators, once in a bad time, what is broken, or has not been proven for long. The
+        ledger sees to it that of all workers and gateways one is heard."""
+        now_s = asyncio.get_running_loop().time()
+        if finding.result == "proven":
+            self._bad_since_s, self._is_told = None, False
+            return
+        if self._bad_since_s is None:
+            self._bad_since_s = now_s
+        is_long = now_s - self._bad_since_s >= _PATIENCE_S
+        if self._is_told or not (is_long or finding.result == "broken"):
+            return
+        stores = self._shared.stores
+        try:
+            now_ms = stores.clock.now_ms()
+            await stores.notices.alarm(Alarm("canary_failed", now_ms, {"why": finding.why}))
+            self._is_told = True
+        except LedgerUnavailable as error:
+            _log.warning("operators are not told of the canary yet: %s", error)
 
 
 async def prove(ask: Ask) -> Finding:

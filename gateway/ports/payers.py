@@ -1,4 +1,8 @@
-"""Payers by what they did: whose accounts are worth a look."""
+"""Payers, by what they did: whose accounts are worth a look.
+
+Asked for in small portions, by who looks at accounts all the time. Refuses to know what is looked
+for; LedgerUnavailable means "try later".
+"""
 
 from __future__ import annotations
 

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 from msgspec.structs import replace
+from prometheus_client import CollectorRegistry
 
+from gateway.adapters.canary_metrics import CanaryMetrics
+from gateway.adapters.postgres.connection import open_pool
 from gateway.adapters.postgres.reports import ExportFilter
 from gateway.adapters.prometheus_metrics import ProxyMetrics
 from gateway.adapters.spill import SpillFiles
 from gateway.adapters.tokenizer.bpe import BpeTokenizer
-from gateway.app.canary import asking, prove
+from gateway.app.canary import Canary, asking, prove
 from gateway.app.canary_parts import Shared
-from gateway.app.embedded import redis_url_of
+from gateway.app.embedded import ledger_url_of, redis_url_of
 from gateway.app.proxy_terms import terms_of
 from gateway.app.stores import Stores
 from gateway.core.canary import USER, Finding
@@ -128,6 +132,20 @@ def test_without_redis_nothing_is_proven_and_with_it_all_is_well_again(
     assert booked(watched) == rows, "calls without Redis are not charged"
 
 
+@asynccontextmanager
+async def sharing(gateway: RunningGateway, stores: Stores, place: Path) -> AsyncIterator[Shared]:
+    """What a worker has, in this process."""
+    metrics, settings = ProxyMetrics(()), gateway.settings
+    spill = SpillFiles(place, "canary", metrics)
+    kept_in, thresholds = (stores.recent, spill), settings.plan.thresholds_percent
+    settlements = Settlements(stores.store, stores.shards, kept_in, thresholds, metrics)
+    terms = terms_of(settings)
+    holds = OpenHolds(stores.store, stores.shards, settlements, terms, stores.clock)
+    yield Shared(stores, settlements, holds, BpeTokenizer())
+    await settlements.confirmed()
+    spill.close()
+
+
 Patch = Callable[[Stores, pytest.MonkeyPatch], None]
 
 
@@ -172,21 +190,38 @@ def test_a_build_that_does_not_enforce_is_found_in_one_round(
     watched: RunningGateway, tmp_path: Path, patch: Patch, result: str, why: str
 ) -> None:
     async def look(stores: Stores) -> Finding:
-        metrics = ProxyMetrics(())
-        settings, spill = watched.settings, SpillFiles(tmp_path, "canary", metrics)
-        settlements = Settlements(
-            stores.store, stores.shards, (stores.recent, spill), (80, 100), metrics
-        )
-        terms = terms_of(settings)
-        holds = OpenHolds(stores.store, stores.shards, settlements, terms, stores.clock)
-        shared = Shared(stores, settlements, holds, BpeTokenizer())
-        with pytest.MonkeyPatch.context() as patched:
-            patch(stores, patched)
-            found = await prove(asking(settings, shared))
-        await settlements.confirmed()
-        spill.close()
-        return found
+        async with sharing(watched, stores, tmp_path) as shared:
+            with pytest.MonkeyPatch.context() as patched:
+                patch(stores, patched)
+                return await prove(asking(watched.settings, shared))
 
     all_is_well(watched)
     found = watched.in_stores(look)
     assert (found.result, found.why) == (result, why)
+
+
+def test_operators_are_told_of_what_is_broken(watched: RunningGateway, tmp_path: Path) -> None:
+    async def told() -> list[str]:
+        pool = await open_pool(ledger_url_of(watched.settings))
+        try:
+            asked = "SELECT facts FROM notifications WHERE kind = 'canary_failed'"
+            return [str(each["facts"]) for each in await pool.fetch(asked)]
+        finally:
+            pool.terminate()
+
+    async def break_it(stores: Stores) -> list[str]:
+        async with sharing(watched, stores, tmp_path) as shared:
+            with pytest.MonkeyPatch.context() as patched:
+                no_limit(stores, patched)
+                canary = Canary(shared, CanaryMetrics(CollectorRegistry()))
+                canary.begin(watched.settings)
+                found: list[str] = []
+                for _ in range(round(WAIT_S / 0.1)):
+                    if found := await told():
+                        break
+                    await asyncio.sleep(0.1)
+                canary.end()
+        return found
+
+    (facts,) = watched.in_stores(break_it)
+    assert "a call over the limit was not refused" in facts
