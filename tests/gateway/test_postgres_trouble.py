@@ -45,6 +45,7 @@ from tests.gateway.test_redis_loses import (
     gateways,
     settings_on,
 )
+from tests.new_ledger import put_new_ledger
 
 USERS, CALLS = 12, 60
 SHARDS = 16
@@ -64,6 +65,7 @@ class OwnPostgres:
         self._place, self._kept = place / "state", place / "kept"
 
     async def start(self) -> None:
+        put_new_ledger(self._place)
         self.server = await start_postgres(self._place)
 
     async def stop(self) -> None:
