@@ -22,6 +22,7 @@ from tests.gateway.page_pictures import (
 from tests.gateway.page_server import PageServer
 from tests.gateway.running_gateway import MODEL, RunningGateway
 
+BUY = "Buy 320,000 tokens for £2.00"
 PLANS = "https://app.test/plans"
 NOT_ON_THE_LIST = "blocked by CORS policy"
 MAKE_MAILS = "document.body.appendChild(document.createElement('quota-mails'))"
@@ -80,6 +81,13 @@ def test_a_refusal_shows_the_way_on_and_the_button_shows_the_figures(
     tab.click("button", "Ask")
     answered = "document.querySelector('#app p').textContent"
     tab.until(lambda: str(tab.evaluate(answered)).startswith("Hello!"), "an answer")
+
+    shop.cli("user", "set-used", user, "1000000", "--reason", "spent")
+    tab.click("button", "Ask")
+    tab.until(lambda: BUY in tab.heard("link"), "both ways on")
+    links = "[...document.querySelectorAll('[role=alert] a')].map((a) => [a.textContent, a.href])"
+    packs = "https://app.test/packs"
+    assert tab.evaluate(links) == [["Upgrade to full", PLANS], [BUY, packs]]
     # What Chromium itself writes down about an answer of 429.
     assert [each for each in tab.troubles if "429" not in each] == []
 

@@ -107,9 +107,14 @@ def pepper(settings: Settings) -> Finding:
 
 
 def webhooks(settings: Settings) -> Finding:
-    """How many there are; that none is needed is fine."""
-    notify = settings.notify
-    told = f"{len(notify.webhooks)} for users, {len(notify.operators)} for operators"
+    """How many there are, and nobody overhears them; their addresses are secrets."""
+    of_users = [each.url.reveal() for each in settings.notify.webhooks]
+    of_operators = [each.webhook.reveal() for each in settings.notify.operators]
+    told = f"{len(of_users)} for the news of users, {len(of_operators)} for operators"
+    hooks = [*of_users, *of_operators]
+    if any(not url.startswith("https://") and not is_loopback(url) for url in hooks):
+        found = f"{told}; not all are encrypted"
+        return Finding("webhooks", "warning", found, "write https:// in their addresses")
     return Finding("webhooks", "ok", told)
 
 
