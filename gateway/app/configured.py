@@ -10,6 +10,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -68,7 +69,7 @@ class Configured:
         """See web.configuration. In this process, so by its environment, and no secret leaves."""
         now = self.settings
         try:
-            settings = load_text(text, now.path, os.environ)
+            settings = load_text(text, Path("new file"), os.environ)
         except ConfigError as error:
             raise Refused(str(error)) from error
         return msgspec.to_builtins(changes_between(now.file, settings.file))

@@ -17,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from gateway.cli.arguments import add_config, add_json, config_path, running, settings_of
+from gateway.cli.changes import add_diff, show_changes
 from gateway.cli.failures import CommandError, ended
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def add_commands(commands: Commands) -> None:
     add_config(check)
     add_json(check)
     check.add_argument("--schema", action="store_true", help="print the JSON Schema instead")
+    add_diff(check)
     check.set_defaults(run=_check_config)
 
     migrated = commands.add_parser("migrate", help="bring the ledger's schema up to date")
@@ -169,6 +171,8 @@ def _check_config(chosen: argparse.Namespace) -> int:
     if chosen.schema:
         print(json.dumps(schema(), indent=2))
         return 0
+    if chosen.diff is not None or chosen.against is not None:
+        return show_changes(chosen)
     settings = settings_of(chosen)
     open_mail(settings)
     if chosen.json:

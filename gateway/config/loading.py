@@ -12,16 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from gateway.config.changes import shown
 from gateway.config.checks import check_file
 from gateway.config.conversion import convert_file
 from gateway.config.document import document_of, read_text
 from gateway.config.errors import ConfigError
 from gateway.config.settings import Settings, settings_of
-from gateway.config.shape import File
-from gateway.config.values import Secret, StoreUrl
 
 
 def load(path: Path, environ: Mapping[str, str]) -> Settings:
@@ -48,14 +44,3 @@ def effective(settings: Settings) -> dict[str, Any]:
     without user, password and parameters.
     """
     return dict(shown(settings.file))
-
-
-def schema() -> dict[str, Any]:
-    """The file's JSON Schema, for editors. A `${NAME}` in place of a number is beyond it."""
-    return msgspec.json.schema(File, schema_hook=_text_schema)
-
-
-def _text_schema(kind: type) -> dict[str, str]:
-    if kind in (Secret, StoreUrl):
-        return {"type": "string"}
-    raise NotImplementedError(kind)

@@ -100,6 +100,10 @@ def test_new_settings_bind_the_next_call_and_leave_what_runs_alone(own: RunningG
                 "upstreams": {"new": upstream},
             },
         )
+        said = own.command("check-config", "--diff")
+        assert said.returncode == 0, said.stderr
+        assert f"plan.tiers.free.tokens: 100,000 → {LESS:,}" in said.stdout
+        assert "of-nobody" not in said.stdout
         old_version = own.settings.version
         assert versions(own) == dict.fromkeys(NAMES, old_version)
         reload(own, "ok")
@@ -128,23 +132,26 @@ def test_new_settings_bind_the_next_call_and_leave_what_runs_alone(own: RunningG
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "told", "code"),
     [
-        ({"plan": {"tiers": {"free": {"tokens": "many"}}}}, "plan.tiers.free.tokens: expected"),
-        ({"redis": {"shards": 32}, "workers": 3}, "restart to change workers, redis.shards"),
+        ({"plan": {"tiers": {"free": {"tokens": "many"}}}}, "plan.tiers.free.tokens: expected", 2),
+        ({"redis": {"shards": 32}, "workers": 3}, "restart to change workers, redis.shards", 3),
     ],
 )
 def test_what_cannot_be_taken_is_refused_as_a_whole(
-    own: RunningGateway, changes: dict[str, Any], told: str
+    own: RunningGateway, changes: dict[str, Any], told: str, code: int
 ) -> None:
     before = versions(own)
     old = change(own, {**changes, "log": {"decisions": "all"}})
     try:
+        new = own.place / "new.yaml"
+        new.write_text(own.config.read_text())
         reload(own, "refused")
     finally:
         own.config.write_text(old)
     assert told in own.stderr.read_text()
     assert versions(own) == before
+    assert own.command("check-config", "--diff", str(new)).returncode == code
 
 
 def test_a_worker_that_dies_comes_back_with_the_version_in_force(own: RunningGateway) -> None:

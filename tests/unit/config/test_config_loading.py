@@ -310,5 +310,5 @@ def test_the_schema_knows_every_section() -> None:
     assert set(definitions["File"]["properties"]) == {
         field.encode_name for field in structs.fields(file)
     }
-    assert definitions["Redis"]["properties"]["shards"]["maximum"] == 1024
+    assert definitions["Redis"]["properties"]["shards"]["anyOf"][0]["maximum"] == 1024
     assert definitions["Redis"]["additionalProperties"] is False
