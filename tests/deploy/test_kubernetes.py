@@ -266,7 +266,7 @@ def test_an_application_of_shared_gateways_cannot_reach_openai_and_gateways_can(
     assert outside(application) == set()
     assert 443 not in {port["port"] for rule in application["egress"] for port in rule["ports"]}
     assert outside(policy("shared", "quota-gateway")) == {443}
-    assert outside(policy("shared", "quota-gateway-jobs")) == {465, 587}
+    assert outside(policy("shared", "quota-gateway-jobs")) == {443, 465, 587}
     # Both sides name each other: a gateway takes calls from those whom the policy leads to it.
     (calls, _) = policy("shared", "quota-gateway")["ingress"]
     assert calls["from"][0]["podSelector"] == application["podSelector"]
