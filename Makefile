@@ -7,7 +7,7 @@ ARGS ?=
 export VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench lock fresh mutants simulate chaos chaos-planted
+.PHONY: help run test check bench lock fresh mutants simulate chaos faults chaos-planted
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##/make \1\t/p' Makefile | expand -t 20
@@ -63,6 +63,10 @@ MINUTES ?= 5
 chaos:  ## break everything on a schedule and audit what came of it (MINUTES=5; SEED=7 for one run)
 	@$(PYTHON) bootstrap.py test
 	@exec $(VENV)/bin/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+faults:  ## real faults, and the alerts they raise in a real Prometheus, which then end (eight minutes)
+	@$(PYTHON) bootstrap.py test
+	@exec $(VENV)/bin/python -m tests.boards.faults $(ARGS)
 
 chaos-planted:  ## plant faults in running gateways; the audit must report each
 	@$(PYTHON) bootstrap.py test

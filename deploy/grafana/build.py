@@ -68,7 +68,8 @@ def targets(panel: Json) -> list[Json]:
         form = "table" if panel.get("show") == "table" else "time_series"
         asked = {"refId": "A", "datasource": LEDGER, "rawQuery": True, "format": form}
         return [{**asked, "rawSql": panel["sql"].strip()}]
-    now: Json = {"instant": True, "range": False} if "show" in panel else {"range": True}
+    is_now = panel.get("show") in ("number", "table")
+    now: Json = {"instant": True, "range": False} if is_now else {"range": True}
     if panel.get("show") == "table":
         now["format"] = "table"
     return [
@@ -99,7 +100,10 @@ def built(panel: Json, number: int, place: Json) -> Json:
         defaults["color"] = {"mode": "thresholds"}
     else:
         line = "dashed" if {"warn_from", "bad_from"} & panel.keys() else "off"
-        defaults |= {"min": 0, "custom": {"fillOpacity": 8, "thresholdsStyle": {"mode": line}}}
+        custom = {"fillOpacity": 8, "thresholdsStyle": {"mode": line}}
+        if panel.get("show") == "bars":
+            custom |= {"drawStyle": "bars", "fillOpacity": 80}
+        defaults |= {"min": 0, "custom": custom}
     if "unit" in panel:
         defaults["unit"] = UNITS[panel["unit"]]
     if "says" in panel:
@@ -124,7 +128,7 @@ def placed(panels: list[Json]) -> list[Json]:
     found, x, y, row_high = [], 0, 0, 0
     for number, panel in enumerate(panels, 1):
         is_number = panel.get("show") == "number"
-        wide, high = panel.get("wide", 4), NUMBER_HIGH if is_number else HIGH
+        wide, high = panel.get("wide", 4), panel.get("high", NUMBER_HIGH if is_number else HIGH)
         if x + wide > COLUMNS:
             x, y, row_high = 0, y + row_high, 0
         found.append(built(panel, number, {"x": x, "y": y, "w": wide, "h": high}))

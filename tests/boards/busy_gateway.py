@@ -20,7 +20,7 @@ from tests.gateway.running_gateway import RunningGateway, prompt, running_gatewa
 from tests.gateway.standin_process import StandInProcess
 from tests.gateway.waiting_for import until
 
-_TOKENS, _FEW_TOKENS = "@stand-in usage=600/200", "@stand-in usage=20/5"
+_TOKENS, _FEW_TOKENS = "@stand-in usage=14/200", "@stand-in usage=14/5"
 _ROUND = ("full", "near", "full", "hasty", "full", "spent", "full", "stranger")
 
 
@@ -45,7 +45,12 @@ def settings(mail_server: MailServer) -> dict[str, Any]:
         "free": {"limits": {"tier_tokens": 4_000_000}},
         "lite": {"limits": {"rpm": 6}},
     }
-    return {"notify": {"smtp": smtp}, "plan": {"tiers": tiers}, "redis": {"deadline_ms": 1000}}
+    return {
+        "notify": {"smtp": smtp},
+        "plan": {"tiers": tiers},
+        "redis": {"deadline_ms": 1000},
+        "canary": {"every_s": 1},
+    }
 
 
 @contextmanager
@@ -73,11 +78,11 @@ def _call_once(busy: Busy) -> None:
 
 def _make_users(busy: Busy) -> None:
     make = busy.gateway.new_user
-    warned, busy.keys["warned"] = make("free", 79_500)
+    warned, busy.keys["warned"] = make("free", 79_900)
     _, busy.keys["spent"] = make("free", 100_000)
     _, busy.keys["hasty"] = make("lite")
     _, busy.keys["near"] = make("full", 1_594_000)  # so near that prompts are counted exactly
-    busy.user_id, busy.keys["full"] = make("full", 1_281_200)
+    busy.user_id, busy.keys["full"] = make("full", 1_281_500)
 
     async def write(stores: Stores) -> None:
         for user_id in (warned, busy.user_id):

@@ -16,13 +16,6 @@ ROOT = Path(__file__).resolve().parents[2]
 PLACE = ROOT / "deploy" / "prometheus"
 METRIC = re.compile(r"quota_gateway_\w+")
 
-# Metrics that the gateway does not have yet; must be empty once it has them all.
-NOT_YET = frozenset(
-    {
-        "quota_gateway_way_away",
-    }
-)
-
 
 @dataclass(frozen=True)
 class Alert:
