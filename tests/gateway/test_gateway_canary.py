@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import redis
+import yaml
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
@@ -225,3 +226,25 @@ def test_operators_are_told_of_what_is_broken(watched: RunningGateway, tmp_path:
 
     (facts,) = watched.in_stores(break_it)
     assert "a call over the limit was not refused" in facts
+
+
+def test_a_reload_ends_the_canary_and_brings_it_back(watched: RunningGateway) -> None:
+    all_is_well(watched)
+    written = watched.config.read_text()
+    changed = yaml.safe_load(written) | {"canary": None}
+    watched.config.write_text(yaml.safe_dump(changed, sort_keys=False))
+    reloaded(watched)
+    assert "quota_gateway_canary_ok" not in ask(f"{watched.ops}/metrics").text
+    watched.config.write_text(written)
+    reloaded(watched)
+    all_is_well(watched)
+
+
+def reloaded(gateway: RunningGateway) -> None:
+    before = gateway.metric("config_reloads_total", result="ok")
+    os.kill(gateway.pid, signal.SIGHUP)
+
+    def is_done() -> bool:
+        return gateway.metric("config_reloads_total", result="ok") == before + 1
+
+    until(is_done, WAIT_S, "the reload")
