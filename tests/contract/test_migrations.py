@@ -29,11 +29,13 @@ from gateway.adapters.postgres.statements import (
     closing,
     directory,
     drain,
+    examining,
     grants,
     history,
     listings,
     notices,
     operators,
+    payers,
     payments,
     reports,
     sales,
@@ -46,8 +48,8 @@ from gateway.ports.ledger import LedgerUnavailable
 from tests.contract.ledger_samples import until
 
 STATEMENTS = (
-    *(arrivals, closing, directory, drain, grants, history, listings, notices, operators, payments),
-    *(reports, sales, schema, tiers),
+    *(arrivals, closing, directory, drain, examining, grants, history, listings, notices),
+    *(operators, payers, payments, reports, sales, schema, tiers),
 )
 # What the release that knows only the first two files sends while the third is applied.
 FIRST_RELEASE = (
