@@ -28,7 +28,7 @@ UNITS = {
     "tokens": "short",
     "tokens/min": "short",
     "events": "short",
-    "per hour": "short",
+    "notifications": "short",
     "times": "none",
 }
 Json = dict[str, Any]
@@ -106,6 +106,8 @@ def built(panel: Json, number: int, place: Json) -> Json:
         defaults |= {"min": 0, "custom": custom}
     if "unit" in panel:
         defaults["unit"] = UNITS[panel["unit"]]
+        if panel["unit"] == "share":
+            defaults["decimals"] = 1
     if "says" in panel:
         defaults["mappings"] = mappings(panel["says"])
     if kind == "stat":

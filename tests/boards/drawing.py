@@ -54,7 +54,7 @@ def shown(value: float, unit: str | None) -> str:
     """A figure as a reader wants it."""
     match unit:
         case "percentunit":
-            return f"{100 * value:.3g} %"
+            return f"{100 * value:.1f} %"
         case "currencyGBP":
             return f"£{value:,.2f}"
         case "s":
