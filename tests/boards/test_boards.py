@@ -79,6 +79,8 @@ def test_money_and_users_are_shown_without_the_canary() -> None:
     for ask in asks():
         if not ask.is_sql and re.search(r"quota_gateway_cost_gbp|kind=\"charged\",t", ask.promql()):
             assert 'tier!="canary"' in ask.promql(), ask.panel
+        if ask.is_sql and "user_id" not in ask.target["rawSql"]:
+            assert "tier IS DISTINCT FROM 'canary'" in ask.target["rawSql"], ask.panel
 
 
 def test_grafana_finds_the_sources_that_the_boards_name() -> None:
