@@ -149,6 +149,7 @@ def test_the_jobs_show_rows_backlogs_holds_and_epochs() -> None:
     jobs.waits("sweep", "redis")
     jobs.waits("sweep", None)
     jobs.epoch(2, 5)
+    jobs.drift(6)
     told = ("notifications_total", "way_away")  # below
     assert {key: value for key, value in shown(jobs).items() if key[0] not in told} == {
         ("ledger_rows_total", "usage", "measured"): 1,
@@ -163,6 +164,7 @@ def test_the_jobs_show_rows_backlogs_holds_and_epochs() -> None:
         ("jobs_waiting", "redis"): 0,
         ("jobs_waiting", "ledger"): 1,
         ("epoch", "2"): 5,
+        ("drift_tokens",): 6,
     }
 
 
