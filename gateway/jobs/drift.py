@@ -21,8 +21,8 @@ _log = logging.getLogger("gateway.drift")
 
 @dataclass(frozen=True, slots=True)
 class DriftTerms:
-    """How often to look, and at how many of each kind: a million payers take their turn in some
-    weeks, ten thousand in half an hour."""
+    """How often to look, and at how many of each kind: a million payers take their turn in two
+    days, ten thousand in half an hour."""
 
     every_s: float = 10.0
     payers_max: int = 50
