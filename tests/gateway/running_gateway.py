@@ -100,7 +100,7 @@ class RunningGateway:
             kept.pop(name, None)
         if "QUOTA_EMBEDDED" in os.environ:
             kept["QUOTA_EMBEDDED"] = os.environ["QUOTA_EMBEDDED"]
-        self.has_ready_made_ledger = True
+        self.has_ready_made_ledger, self.is_lent = True, False
         self.environment = {**kept, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
         self.settings: Settings = load(self.config, self.environment)
         self._process: subprocess.Popen[bytes] | None = None
@@ -182,6 +182,7 @@ class RunningGateway:
     def stop(self) -> None:
         """SIGTERM; it must end by itself, well, and leave nothing running."""
         assert self._process is not None
+        assert not self.is_lent, "whoever comes next needs it"
         self._process.send_signal(signal.SIGTERM)
         code = self._process.wait(_STOP_S)
         log = self.stderr.read_text()
@@ -192,6 +193,7 @@ class RunningGateway:
     def kill(self) -> None:
         """SIGKILL of the supervisor; the others must follow by themselves."""
         assert self._process is not None
+        assert not self.is_lent, "whoever comes next needs it"
         self._process.kill()
         self._process.wait(_STOP_S)
         self.nothing_runs()
@@ -325,8 +327,10 @@ def running_gateway(
     with tempfile.TemporaryDirectory(prefix="qg-") as place:
         gateway = RunningGateway(Path(place), stand_in, changes)
         try:
-            yield gateway.start(*options)
+            gateway.start(*options).is_lent = True
+            yield gateway
         finally:
+            gateway.is_lent = False
             gateway.end()
 
 

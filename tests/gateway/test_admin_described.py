@@ -105,4 +105,3 @@ def test_the_description_names_every_route_with_its_scopes(gateway: RunningGatew
     assert asked
     assert all("money" in each["security"][0]["token"] for each in asked)
     assert "additionalProperties" in json.dumps(description["components"]["schemas"]["UserAsked"])
-    gateway.stop()
