@@ -15,7 +15,7 @@ from tests.chaos.planted.faults import FAULTS
 from tests.chaos.planted.prove import PROOFS
 from tests.chaos.run import Order, run
 
-SEEDS, LENGTH_S = (2, 5), 20.0
+SEEDS, LENGTH_S = (2, 5, 11), 30.0
 
 
 @pytest.mark.timeout(600)  # nothing here takes so long unless it is stuck, and then it says where

@@ -27,7 +27,7 @@ On = Callable[[str], RunningGateway]
 
 
 @pytest.fixture
-def on(make_gateway: MakeGateway, postgres_url: str) -> On:
+def on(postgres_url: str, make_gateway: MakeGateway) -> On:
     """A gateway, not started, on this Redis and the test's Postgres."""
     return lambda url: make_gateway(
         redis={"url": url}, ledger={"url": postgres_url}, identity=IDENTITY, lease=LEASE
@@ -68,9 +68,9 @@ async def test_a_gateway_killed_between_hold_and_settlement(
     on: On, redis_url: str, tmp_path: Path
 ) -> None:
     """The report is made again at once by one user, and by another when its hold has expired."""
+    first = on(redis_url).start()  # by this thread: a gateway ends with the one that started it
     async with open_link(redis_url, tmp_path) as link:
         beside = asyncio.to_thread
-        first = await beside(on(redis_url).start)
         doomed = await beside(partial(on(link.url).start, "--jobs", "none"))
         users = [await beside(first.new_user) for _ in range(2)]
         held = {event_id_of(user, "one").encode(): asyncio.Event() for user, _ in users}
