@@ -6,12 +6,13 @@ them back when its block ends. Migrations are a step of their own, done once by 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.postgres.connection import open_pool
+from gateway.adapters.postgres.corrections import PostgresCorrections
 from gateway.adapters.postgres.deliveries import PostgresDeliveries
 from gateway.adapters.postgres.directory import PostgresDirectory
 from gateway.adapters.postgres.history import PostgresHistory
@@ -68,6 +69,7 @@ class Stores:
     history: PostgresHistory
     listings: PostgresListings
     operators: PostgresOperators
+    corrections: PostgresCorrections
     notices: PostgresNotices
     deliveries: PostgresDeliveries
     shards: Shards
@@ -118,13 +120,12 @@ async def open_stores(
         redis = await stack.enter_async_context(open_redis(terms, metrics, clock, compare))
         pool = await open_pool(ledger_url := ledger_url_of(settings))
         stack.callback(pool.terminate)
-        scripts = load_scripts(lua_folder())
+        scripts = await _brought_scripts(redis.direct)
         recent, ledger = RecentSettlements(), PostgresLedger(pool, ledger_url)
         direct = RedisQuotaStore(redis.direct, scripts, shards_count)
-        shards = Shards(direct, ledger, shards_count, recent)
-        await _bring(scripts.values(), redis.direct)
-        await shards.open_all()
         store = RedisQuotaStore(redis.calls, scripts, shards_count)
+        shards = Shards(direct, ledger, shards_count, recent)
+        await shards.open_all()
         yield Stores(
             store=store,
             unguarded=RedisQuotaStore(redis.unguarded, scripts, shards_count),
@@ -142,6 +143,7 @@ async def open_stores(
             history=PostgresHistory(pool),
             listings=PostgresListings(pool),
             operators=PostgresOperators(pool),
+            corrections=PostgresCorrections(pool, ledger_url),
             notices=PostgresNotices(pool),
             deliveries=PostgresDeliveries(pool, ledger_url),
             shards=shards,
@@ -152,8 +154,10 @@ async def open_stores(
         )
 
 
-async def _bring(scripts: Iterable[Script], calls: Calls) -> None:
-    """Before traffic: a settlement that had to bring its script along first would not be with
-    Redis yet when its answer is with the client."""
-    for script in scripts:
+async def _brought_scripts(calls: Calls) -> Mapping[str, Script]:
+    """Brought before traffic: a settlement that had to bring its script along first would not be
+    with Redis yet when its answer is with the client."""
+    scripts = load_scripts(lua_folder())
+    for script in scripts.values():
         await calls.command("SCRIPT", "LOAD", script.source)
+    return scripts

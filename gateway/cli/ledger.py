@@ -43,13 +43,18 @@ def add_commands(commands: Commands) -> None:
     verified.set_defaults(run=running(_verify))
 
     repaired = actions.add_parser(
-        "repair", help="show what Redis has otherwise than the ledger; with --apply, mend it"
+        "repair", help="show where Redis and the ledger differ; with --apply, mend it in Redis"
     )
     add_config(repaired)
     add_json(repaired)
     repaired.add_argument("--user", metavar="ID", help="only this user's, or team's, account")
     repaired.add_argument(
         "--apply", action="store_true", help="do it; otherwise nothing is changed"
+    )
+    repaired.add_argument(
+        "--book",
+        metavar="REASON",
+        help="the ledger has lost it: mend it there, by a correction entry with this reason",
     )
     repaired.set_defaults(run=running(_repair))
 
@@ -80,10 +85,11 @@ async def _verify(chosen: argparse.Namespace) -> int:
 
 async def _repair(chosen: argparse.Namespace) -> int:
     from gateway.app.command_stores import opened_for_command
-    from gateway.app.repair import repair
+    from gateway.app.repair import Wanted, repair
 
+    wanted = Wanted(chosen.user, chosen.apply, chosen.book)
     async with opened_for_command(settings_of(chosen), "cli:repair") as stores:
-        lines = await repair(stores, chosen.user, chosen.apply)
+        lines = await repair(stores, wanted)
     if chosen.json:
         print(json.dumps({"differ": [asdict(line) for line in lines]}))
     for line in () if chosen.json else lines:

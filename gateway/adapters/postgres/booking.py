@@ -133,7 +133,7 @@ def _record(row: LedgerRow) -> tuple[object, ...]:
         event.tag, event.prompt_tokens, event.cached_tokens, event.output_tokens,
         event.reasoning_tokens,
         row.charged_tokens, row.held_tokens, row.from_allowance, row.from_packs,
-        _split_json(row.pack_split), row.overdraft_tokens,
+        split_json(row.pack_split), row.overdraft_tokens,
         row.cost_nano_gbp, event.price_id, event.service_tier, event.quality, event.outcome,
         event.status, event.sdk_retry,
         event.upstream_id, event.client_id, row.corrects, row.shard, row.epoch, row.stream_id,
@@ -142,7 +142,7 @@ def _record(row: LedgerRow) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-def _split_json(split: PackSplit) -> str | None:
+def split_json(split: PackSplit) -> str | None:
     """Pack ids to tokens; null where no pack paid anything."""
     if not split:
         return None

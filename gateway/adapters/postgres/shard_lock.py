@@ -1,4 +1,4 @@
-"""The right to drain, or to send: an advisory lock on a connection of its own.
+"""The right to drain, to send or to repair: an advisory lock on a connection of its own.
 
 Postgres gives the lock up when the connection ends, however it ends, so a drainer that was killed
 blocks nobody; and it ends the connection of one that stands still, or whose machine is gone. Two
@@ -17,9 +17,15 @@ from gateway.adapters.postgres.statements import drain
 class ShardLock:
     """Held by at most one connection of a database; lost with that connection."""
 
-    def __init__(self, url: str, attempt: str = drain.TRY_DRAIN_LOCK) -> None:
-        """`attempt`: the statement that takes it, or says that it is held."""
-        self._url, self._attempt = url, attempt
+    def __init__(
+        self,
+        url: str,
+        attempt: str = drain.TRY_DRAIN_LOCK,
+        idle_ms: int | None = None,
+    ) -> None:
+        """`attempt`: the statement that takes it, or says that it is held. `idle_ms`: without
+        being asked for so long, it is lost (None: as long as a drainer may be silent)."""
+        self._url, self._attempt, self._idle_ms = url, attempt, idle_ms
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
 
     def lost(self) -> bool:
@@ -57,6 +63,6 @@ class ShardLock:
             server_settings={
                 **TIMEOUTS.server_settings(),
                 # https://www.postgresql.org/docs/14/runtime-config-client.html
-                "idle_session_timeout": str(TIMEOUTS.drainer_idle_ms),
+                "idle_session_timeout": str(self._idle_ms or TIMEOUTS.drainer_idle_ms),
             },
         )
