@@ -64,7 +64,7 @@ chaos:  ## break everything on a schedule and audit what came of it (MINUTES=5; 
 	@$(PYTHON) bootstrap.py test
 	@exec $(VENV)/bin/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-faults:  ## real faults, and the alerts they raise in a real Prometheus, which then end (eight minutes)
+faults:  ## real faults, and the alerts they raise in a real Prometheus, which then end (two minutes)
 	@$(PYTHON) bootstrap.py test
 	@exec $(VENV)/bin/python -m tests.boards.faults $(ARGS)
 

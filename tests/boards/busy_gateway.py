@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 
 from gateway.app.stores import Stores
 from tests.gateway.mail_server import MailServer
-from tests.gateway.running_gateway import RunningGateway, prompt, running_gateway
+from tests.gateway.running_gateway import RunningGateway, merged, prompt, running_gateway
 from tests.gateway.standin_process import StandInProcess
 from tests.gateway.waiting_for import until
 
@@ -54,14 +54,16 @@ def settings(mail_server: MailServer) -> dict[str, Any]:
 
 
 @contextmanager
-def busy_gateway(place: Path) -> Iterator[Busy]:
-    """Everything has happened once when the block begins."""
+def busy_gateway(place: Path, stores: Mapping[str, Any] | None = None) -> Iterator[Busy]:
+    """Everything has happened once when the block begins. `stores`: settings of other ones than
+    its own."""
     with ExitStack() as stack:
         mail_server = MailServer(place / "mails")
         stack.callback(mail_server.stop)
         stand_in = StandInProcess()
         stack.callback(stand_in.stop)
-        gateway = stack.enter_context(running_gateway(stand_in, settings(mail_server)))
+        changes = merged(settings(mail_server), stores or {})
+        gateway = stack.enter_context(running_gateway(stand_in, changes))
         busy = Busy(gateway, mail_server, stand_in, {"stranger": "qg-of-nobody"})
         _make_users(busy)
         _call_once(busy)
