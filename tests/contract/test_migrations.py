@@ -27,6 +27,7 @@ from gateway.adapters.postgres.migrate import (
 from gateway.adapters.postgres.statements import (
     arrivals,
     closing,
+    corrections,
     directory,
     drain,
     examining,
@@ -48,8 +49,8 @@ from gateway.ports.ledger import LedgerUnavailable
 from tests.contract.ledger_samples import until
 
 STATEMENTS = (
-    *(arrivals, closing, directory, drain, examining, grants, history, listings, notices),
-    *(operators, payers, payments, reports, sales, schema, tiers),
+    *(arrivals, closing, corrections, directory, drain, examining, grants, history, listings),
+    *(notices, operators, payers, payments, reports, sales, schema, tiers),
 )
 # What the release that knows only the first two files sends while the third is applied.
 FIRST_RELEASE = (

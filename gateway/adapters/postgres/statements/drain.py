@@ -34,10 +34,10 @@ MAKE_INCOMING = """
 CREATE TEMP TABLE IF NOT EXISTS incoming (LIKE ledger INCLUDING DEFAULTS) ON COMMIT DELETE ROWS
 """
 
-# What follows from the entries of `booked`, which stands before it: the sums of the period and of
-# capped tiers, and what packs have paid.
-FOLLOWING = """
-), summed AS (
+# What follows from the entries of `booked`: the sums of the period and of capped tiers, and what
+# packs have paid.
+_FOLLOWING = """
+summed AS (
     INSERT INTO period_usage AS kept
         (payer, period, settled_tokens, from_packs, cost_nano_gbp, rows)
     SELECT payer, period, sum(charged_tokens), sum(from_packs), sum(cost_nano_gbp), count(*)
@@ -66,27 +66,31 @@ FOLLOWING = """
 ), spent AS (
     UPDATE packs SET spent_tokens = spent_tokens + locked.tokens
     FROM locked WHERE packs.pack_id = locked.pack_id
+)
 """
 
-# Of two entries with one key the first one handed over is the new one.
-_INCOMING = """
-WITH booked AS (
+
+def booking(entries: str, end: str) -> str:
+    """One statement: `entries` inserts those that `booked` returns, what follows from them, and
+    the `end`."""
+    return f"WITH booked AS ({entries}), {_FOLLOWING}{end}"
+
+
+# Of two entries with one key the first one handed over is the new one. The answer is null when all
+# $1 entries were new, as they nearly always are, and else the origins of those that were.
+BOOK = booking(
+    """
     INSERT INTO ledger SELECT * FROM incoming
     ON CONFLICT (event_id, period) DO NOTHING
     RETURNING payer, period, kind, charged_tokens, from_packs, pack_split, cost_nano_gbp,
               shard, epoch, stream_id, event_id, tier, tier_period
-"""
-
-# Null when all $1 entries were new, as they nearly always are, and else the origins of those that
-# were.
-_NEW_ONES = """
-)
+    """,
+    """
 SELECT CASE WHEN (SELECT count(*) FROM booked) < $1 THEN (
     SELECT coalesce(json_agg(json_build_array(shard, epoch, stream_id, event_id)), '[]') FROM booked
 ) END
-"""
-
-BOOK = "".join((_INCOMING, FOLLOWING, _NEW_ONES))
+    """,
+)
 
 # Where entries with these keys came from, and what they charge: an estimate may be corrected. Asked
 # only about entries that were not new.
