@@ -29,8 +29,8 @@ from gateway.web.quota_openapi import OPENAPI_PATH, openapi_handler
 Routes = dict[tuple[str, str], QuotaHandler]
 
 
-def quota_routes(calls: QuotaCalls, preferences: PreferenceCalls) -> Routes:
-    """Every open route."""
+def quota_routes(calls: QuotaCalls, preferences: PreferenceCalls, payments: Routes) -> Routes:
+    """Every open route; those of payments where there is a provider."""
     routes: Routes = {
         ("GET", f"{PREFIX}preferences"): preferences.read,
         ("PUT", f"{PREFIX}preferences"): preferences.change,
@@ -39,6 +39,7 @@ def quota_routes(calls: QuotaCalls, preferences: PreferenceCalls) -> Routes:
         ("POST", f"{PREFIX}usage"): calls.usage,
         ("POST", f"{PREFIX}check"): calls.check,
         ("GET", f"{PREFIX}status"): calls.status,
+        **payments,
     }
     routes["GET", OPENAPI_PATH] = openapi_handler(tuple(routes), __version__)
     return routes

@@ -147,4 +147,4 @@ def _quota_api(ground: _Ground, outside: Outside) -> QuotaApi:
     pepper = pepper_of(ground.settings)
     preferences = preference_calls(opened, ground.stores, shown, pepper, metrics)
     payments = payment_routes(ground.settings, opened, outside.provider, shown, metrics)
-    return QuotaApi(quota_routes(calls, preferences) | payments)
+    return QuotaApi(quota_routes(calls, preferences, payments))

@@ -35,10 +35,28 @@ SignedIn = Callable[[HttpRequest], Awaitable[Identity]]
 """Who sends a request, by the ledger: what is sold depends on the tier. Or Refused."""
 
 
-class _Ask(msgspec.Struct, forbid_unknown_fields=True):
+class TopUpBody(msgspec.Struct, forbid_unknown_fields=True):
     """What a user may ask for: how many packs, and nothing else."""
 
     packs: Annotated[int, msgspec.Meta(ge=1, le=PACKS_AT_ONCE_MAX)] = 1
+
+
+class TopUpAnswer(msgspec.Struct):
+    """An order, to be paid at `url`. `amount` is in `currency`, with pence."""
+
+    url: str
+    order: str
+    packs: int
+    tokens: int
+    valid_days: int
+    amount: str
+    currency: str
+
+
+class EventAnswer(msgspec.Struct):
+    """The event is kept, or there was nothing to do."""
+
+    received: bool
 
 
 class PaymentHandlers:
@@ -71,18 +89,16 @@ class PaymentHandlers:
         self._metrics.decided(identity.tier, "quota_topup", "admitted", "free")
         order = begun.order
         amount = f"{order.amount_pence // 100}.{order.amount_pence % 100:02d}"
-        return json_answer(
-            rid,
-            {
-                "url": begun.url,
-                "order": order.order_id,
-                "packs": order.packs,
-                "tokens": order.tokens,
-                "valid_days": order.valid_days,
-                "amount": amount,
-                "currency": order.currency,
-            },
+        answer = TopUpAnswer(
+            url=begun.url,
+            order=order.order_id,
+            packs=order.packs,
+            tokens=order.tokens,
+            valid_days=order.valid_days,
+            amount=amount,
+            currency=order.currency,
         )
+        return json_answer(rid, answer)
 
     async def event(self, request: HttpRequest, rid: str) -> Response:
         """`POST /quota/v1/payments/stripe`: an event, signed."""
@@ -99,7 +115,7 @@ class PaymentHandlers:
         except LedgerUnavailable as error:
             raise backend_unavailable("the ledger") from error
         self._metrics.decided("none", "quota_payments_stripe", "admitted", "free")
-        return json_answer(rid, {"received": True})
+        return json_answer(rid, EventAnswer(received=True))
 
 
 def _packs_of(body: bytes) -> int:
@@ -107,7 +123,7 @@ def _packs_of(body: bytes) -> int:
     if not body.strip():
         return 1
     try:
-        return msgspec.json.decode(body, type=_Ask).packs
+        return msgspec.json.decode(body, type=TopUpBody).packs
     except msgspec.ValidationError as error:
         raise Refused(
             Case.INVALID_VALUE,

@@ -7,13 +7,14 @@ it names no user, no tier and no secret.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from gateway.web.http_request import HttpRequest
 from gateway.web.json_answer import json_answer
+from gateway.web.payments import EventAnswer, TopUpAnswer, TopUpBody
 from gateway.web.preferences import PreferencesAnswer, PreferencesBody
 from gateway.web.quota_api import PREFIX, QuotaHandler, route_name
 from gateway.web.quota_bodies import CheckAnswer, CheckBody, Error, UsageAnswer, UsageBody, UserId
@@ -27,23 +28,27 @@ _REFUSALS = {
     401: "no key of this gateway",
     403: "the key may not do this, or the tier may not use this model",
     404: "there is no such user",
-    409: "the id stands for other usage",
+    409: "it contradicts what is there: the id stands for other usage, no pack can be added now",
     413: "the body is too large",
     429: "a limit refused; `error.quota` says which, and until when",
+    502: "the payment service does not answer: nothing was bought",
     503: "a store does not answer: repeat it",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What a route reads and answers. `refusals`: the statuses of errors it may have; `query`: its
-    parameters, by name, with the type of each."""
+    """What a route reads and answers. `refusals`: the statuses of errors it may have; `query` and
+    `headers`: its parameters, by name, with the type of each."""
 
     summary: str
     answer: Any
     body: Any = None
-    query: Mapping[str, Any] | None = None
+    query: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, Any] = field(default_factory=dict)
     refusals: tuple[int, ...] = (400, 401, 403, 404, 413, 503)
+    needs_body: bool = True
+    needs_key: bool = True
 
 
 OPERATIONS: Mapping[tuple[str, str], Operation] = {
@@ -68,6 +73,21 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ),
     ("PUT", f"{PREFIX}preferences"): Operation(
         "Change which mails a user wants.", PreferencesAnswer, PreferencesBody
+    ),
+    ("POST", f"{PREFIX}topup"): Operation(
+        "Order packs for the user who asks, and get the address of a page to pay on.",
+        TopUpAnswer,
+        TopUpBody,
+        refusals=(400, 401, 403, 409, 413, 502, 503),
+        needs_body=False,
+    ),
+    ("POST", f"{PREFIX}payments/stripe"): Operation(
+        "An event of Stripe, byte by byte as it was signed.",
+        EventAnswer,
+        dict[str, Any],
+        headers={"Stripe-Signature": str},
+        refusals=(400, 413, 503),
+        needs_key=False,
     ),
 }
 
@@ -120,15 +140,31 @@ def _operation(path: str, operation: Operation, schemas: Mapping[Any, Any]) -> d
         "responses": answers,
     }
     if operation.body is not None:
-        made["requestBody"] = {"required": True} | _content("", schemas[operation.body])
-        del made["requestBody"]["description"]
-    if operation.query:
-        made["parameters"] = [
-            {"name": name, "in": "query", "required": False, "schema": msgspec.json.schema(kind)}
-            for name, kind in operation.query.items()
-        ]
+        made["requestBody"] = {"required": operation.needs_body} | _json(schemas[operation.body])
+    parameters = [*_parameters("query", operation.query), *_parameters("header", operation.headers)]
+    if parameters:
+        made["parameters"] = parameters
+    if not operation.needs_key:
+        made["security"] = []
     return made
 
 
+def _parameters(place: str, kinds: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Headers are required, what is in the query is not."""
+    return [
+        {
+            "name": name,
+            "in": place,
+            "required": place == "header",
+            "schema": msgspec.json.schema(kind),
+        }
+        for name, kind in kinds.items()
+    ]
+
+
 def _content(what: str, schema: Any) -> dict[str, Any]:
-    return {"description": what, "content": {"application/json": {"schema": schema}}}
+    return {"description": what} | _json(schema)
+
+
+def _json(schema: Any) -> dict[str, Any]:
+    return {"content": {"application/json": {"schema": schema}}}

@@ -33,21 +33,28 @@ def described(gateway: RunningGateway) -> Any:
     return reply.json
 
 
-def test_the_description_has_every_route_and_its_strict_bodies(gateway: RunningGateway) -> None:
-    told = described(gateway)
+def test_the_description_has_every_route_and_its_strict_bodies(
+    gateway: RunningGateway, shop: RunningGateway
+) -> None:
+    told, told_of_shop = described(gateway), described(shop)
     assert told["openapi"].startswith("3.1")
-    assert set(told["paths"]) == {
-        f"/quota/v1/{name}" for name in ("usage", "check", "status", "preferences")
-    }
+    everywhere = {f"/quota/v1/{name}" for name in ("usage", "check", "status", "preferences")}
+    assert set(told["paths"]) == everywhere
+    of_payments = {f"/quota/v1/{name}" for name in ("topup", "payments/stripe")}
+    assert set(told_of_shop["paths"]) == everywhere | of_payments
+    event = told_of_shop["paths"]["/quota/v1/payments/stripe"]["post"]
+    assert event["security"] == []
+    assert [each["name"] for each in event["parameters"]] == ["Stripe-Signature"]
     usage = told["components"]["schemas"]["UsageBody"]
     assert (usage["required"], usage["additionalProperties"]) == (["id", "model"], False)
     assert set(told["paths"]["/quota/v1/usage"]["post"]["responses"]) >= {"200", "409", "429"}
 
 
-@pytest.mark.parametrize("by_service", [False, True], ids=["a user", "a service"])
+@pytest.mark.parametrize("by_service", [False, True], ids=["a user who may buy", "a service"])
 def test_nothing_that_is_sent_makes_it_fail(
-    gateway: RunningGateway, tmp_path: Path, by_service: bool
+    request: pytest.FixtureRequest, tmp_path: Path, by_service: bool
 ) -> None:
+    gateway: RunningGateway = request.getfixturevalue("gateway" if by_service else "shop")
     key = service_key(gateway) if by_service else gateway.new_user("full")[1]
     done = subprocess.run(
         [
@@ -67,3 +74,6 @@ def test_nothing_that_is_sent_makes_it_fail(
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert "internal_error" not in done.stdout
+    if not by_service:
+        assert gateway.metric("decisions_total", route="quota_topup", decision="admitted")
+        assert gateway.metric("decisions_total", route="quota_payments_stripe", decision="refused")
