@@ -68,7 +68,7 @@ class Drift:
         self._metrics.drift(sum(off.values()))
         if off and off != before:
             _log.error(
-                "Redis and the ledger differ by %d tokens in %d accounts: see `ledger repair`",
+                "Redis and the ledger differ by %d tokens in %d account(s): see `ledger repair`",
                 sum(off.values()),
                 len(off),
             )

@@ -19,7 +19,7 @@ from gateway.web.http_request import HttpRequest
 from gateway.web.quota_headers import SERVER
 from gateway.web.response import Header, Response, Whole
 
-BEGINNING: Final = "/quota/"
+BEGINNING: Final = "/quota"
 FOLDER: Final = Path(__file__).parent / "page"
 INDEX: Final = "index.html"
 TYPES: Final = {
@@ -41,7 +41,7 @@ class StatusPage:
     def __init__(self, frame_origins: Iterable[str]) -> None:
         policy = _POLICY.format(frames=" ".join(sorted(frame_origins)) or "'none'")
         self._files = {
-            BEGINNING + ("" if path.name == INDEX else path.name): _File(path, policy)
+            f"{BEGINNING}/{'' if path.name == INDEX else path.name}": _File(path, policy)
             for path in FOLDER.iterdir()
             if path.suffix in TYPES
         }
@@ -50,12 +50,15 @@ class StatusPage:
         """A file, or that the client has it already; Refused when there is none."""
         visit.route = "quota_page"
         path = request.raw_path.partition("?")[0]
+        if path == BEGINNING:  # as a person types it; relative, for it may lie under another path
+            headers: list[Header] = [("Location", "quota/"), SERVER, ("x-request-id", visit.rid)]
+            return Whole(308, headers)
         file = self._files.get(path) if request.method in ("GET", "HEAD") else None
         if file is None:
             shown = f"{request.method} {path[:100]}".encode("ascii", "replace").decode()
             raise Refused(
                 Case.ROUTE_NOT_AVAILABLE,
-                f"{shown} is not available through this gateway. The status page is {BEGINNING}.",
+                f"{shown} is not available through this gateway. The status page is {BEGINNING}/.",
             )
         return file.answer(request, visit.rid)
 

@@ -54,6 +54,13 @@ async def test_the_page_and_each_of_its_files_are_answered_under_a_strict_policy
         }
 
 
+async def test_who_leaves_out_the_last_slash_is_led_to_the_page() -> None:
+    answer = await asked("/quota")
+    assert (answer.status, dict(answer.headers)["Location"]) == (308, "quota/")
+    with pytest.raises(Refused, match="The status page is /quota/"):
+        await asked("/quotas")
+
+
 async def test_who_may_frame_the_page_is_what_the_operator_says() -> None:
     listed = ("https://b.example.org", "https://a.example.org")
     policy = (await headers_of(frames=listed))["Content-Security-Policy"]
