@@ -15,8 +15,9 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from gateway.adapters.canary_metrics import CanaryMetrics
-from gateway.app.canary_parts import Shared, canary_front
+from gateway.app.canary_parts import canary_front
 from gateway.app.proxy_terms import bounds_of
+from gateway.app.served import Lasting
 from gateway.config import Settings
 from gateway.core import canary
 from gateway.core.canary import NO_CHARGE, PROVEN, Finding, Reply
@@ -41,8 +42,8 @@ Ask = Callable[[int], Awaitable[Reply]]
 class Canary:
     """The rounds of one process."""
 
-    def __init__(self, shared: Shared, metrics: CanaryMetrics) -> None:
-        self._shared = shared
+    def __init__(self, lasting: Lasting, metrics: CanaryMetrics) -> None:
+        self._lasting = lasting
         self._metrics = metrics
         self._task: asyncio.Task[None] | None = None
         self._last = PROVEN
@@ -55,7 +56,7 @@ class Canary:
         if settings.canary is None:
             self._metrics.silent()
             return
-        ask = asking(settings, self._shared)
+        ask = asking(settings, self._lasting)
         self._task = spawn(self._prove_forever(ask, settings.canary.every_s), "canary")
 
     def end(self) -> None:
@@ -97,7 +98,7 @@ class Canary:
         is_long = now_s - self._bad_since_s >= _PATIENCE_S
         if self._is_told or not (is_long or finding.result == "broken"):
             return
-        stores = self._shared.stores
+        stores = self._lasting.stores
         try:
             now_ms = stores.clock.now_ms()
             await stores.notices.alarm(Alarm("canary_failed", now_ms, {"why": finding.why}))
@@ -134,10 +135,10 @@ async def _look(ask: Ask) -> Finding:
     return finding or PROVEN
 
 
-def asking(settings: Settings, shared: Shared) -> Ask:
+def asking(settings: Settings, lasting: Lasting) -> Ask:
     """How the canary calls: with a key of its own, over a connection that is not the port's."""
     key = format_key(secrets.token_bytes(KEY_RANDOM_BYTES))
-    port = Inside(canary_front(settings, shared, key).handle, bounds_of(settings))
+    port = Inside(canary_front(settings, lasting, key).handle, bounds_of(settings))
 
     async def ask(cap: int) -> Reply:
         return _reply(await port.ask(_request(key, cap)))

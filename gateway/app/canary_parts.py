@@ -8,18 +8,13 @@ metric of callers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from gateway.adapters.canary_upstream import CanaryUpstream
 from gateway.adapters.prometheus_metrics import ProxyMetrics
-from gateway.app.proxy_terms import (
-    front_settings_of,
-    proxy_settings_of,
-    repeat_terms_of,
-    terms_of,
-)
+from gateway.app.proxy_terms import front_settings_of, terms_of
 from gateway.app.secrets_of_state import pepper_of
-from gateway.app.stores import Stores as OpenStores
+from gateway.app.served import Ground, Lasting
 from gateway.config import Settings
 from gateway.core.canary import LIMIT_TOKENS, MODEL, TIER, USER
 from gateway.core.identity import Identity, key_digest
@@ -28,37 +23,16 @@ from gateway.core.models import Model, ModelTable, Weights
 from gateway.core.period import Calendar
 from gateway.core.plan import Tier
 from gateway.core.pricing import DEFAULT_LINE, Price, PriceTable, PriceVersion
-from gateway.flow.admit import Admission, Stores
-from gateway.flow.estimate import Estimator
-from gateway.flow.exchange import Exchange
 from gateway.flow.first_refusals import FirstRefusals
-from gateway.flow.free import FreeExchange
 from gateway.flow.identify import Identities
-from gateway.flow.open_holds import OpenHolds
-from gateway.flow.prompt_count import PromptCounter
-from gateway.flow.relay import Drains, RelayServices
-from gateway.flow.repeat import Repeats
-from gateway.flow.settlements import Settlements
 from gateway.flow.terms import Terms
 from gateway.ports.notices import Exhaustion
-from gateway.ports.tokenizer import Tokenizer
 from gateway.web.callers import Callers
 from gateway.web.front import Front
-from gateway.web.proxy import Proxy
 
 _UPSTREAM = "canary"
 _IDENTITY = Identity(USER, USER, TIER, 0, Calendar(1, "UTC"))
 _FREE = Price("canary", 0, 0, 0)
-
-
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """What the canary shares with the callers of its process."""
-
-    stores: OpenStores
-    settlements: Settlements
-    open_holds: OpenHolds
-    tokenizer: Tokenizer
 
 
 class _OneKey:
@@ -78,44 +52,22 @@ class _Untold:
         return
 
 
-def canary_front(settings: Settings, shared: Shared, key: str) -> Front:
+def canary_front(settings: Settings, lasting: Lasting, key: str) -> Front:
     """The handler of the canary's calls, which show this key."""
-    stores, terms = shared.stores, _terms(settings)
-    unseen = ProxyMetrics(())
-    observers = (unseen, stores.clock)
     pepper = pepper_of(settings)
     identities = Identities(_OneKey(key_digest(key, pepper)), pepper)
-    prompts = PromptCounter(shared.tokenizer)
-    admission = Admission(_stores(shared, identities), terms, prompts, stores.clock)
-    services = RelayServices(
-        settlements=shared.settlements,
-        estimator=Estimator(prompts, terms.models),
-        drains=Drains(terms.drains_max),
-        terms=terms,
+    unheard = FirstRefusals(_Untold())
+    ground = Ground(
+        settings=settings,
+        lasting=lasting,
+        stores=replace(lasting.of_admission(), identities=identities, first_refusals=unheard),
+        terms=_terms(settings),
+        upstream=CanaryUpstream(),
+        callers=Callers(identities, None),
+        metrics=ProxyMetrics(()),
     )
-    upstream = CanaryUpstream()
-    exchange = Exchange(admission, upstream, shared.open_holds, services, observers)
-    proxy = Proxy(
-        Repeats(exchange, identities, stores.answers, repeat_terms_of(settings), unseen),
-        FreeExchange(upstream, terms.models, unseen),
-        Callers(identities, None),
-        proxy_settings_of(settings, terms),
-        unseen,
-    )
-    return Front({"": proxy}, front_settings_of(settings), observers)
-
-
-def _stores(shared: Shared, identities: Identities) -> Stores:
-    stores = shared.stores
-    return Stores(
-        store=stores.store,
-        directory=stores.directory,
-        shards=stores.shards,
-        hydrator=stores.hydrator,
-        identities=identities,
-        settlements=shared.settlements,
-        first_refusals=FirstRefusals(_Untold()),
-    )
+    observers = (ground.metrics, lasting.stores.clock)
+    return Front({"": ground.proxy(ground.admission())}, front_settings_of(settings), observers)
 
 
 def _terms(settings: Settings) -> Terms:

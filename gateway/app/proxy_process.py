@@ -21,7 +21,6 @@ from gateway.adapters.spill import SpillFiles
 from gateway.adapters.tokenizer.bpe import BpeTokenizer
 from gateway.app.arrangement import Arrangement
 from gateway.app.canary import Canary
-from gateway.app.canary_parts import Shared
 from gateway.app.children import Say
 from gateway.app.configured import Configured
 from gateway.app.grace import Grace
@@ -113,8 +112,7 @@ class Worker:
         self.loop_watch = LoopWatch(metrics.loop_lag.set)
         self.callers, self.identities = lasting.callers, lasting.callers.identities
         self.settlements, self.open_holds = lasting.settlements, lasting.open_holds
-        shared = Shared(lasting.stores, self.settlements, self.open_holds, tokenizer)
-        self.canary = Canary(shared, CanaryMetrics(metrics.registry))
+        self.canary = Canary(lasting, CanaryMetrics(metrics.registry))
         served = Served(settings, lasting, self._outside)
         self.admission = served.admission
         self.front = Front(served.parts, served.front_settings, (metrics, lasting.stores.clock))

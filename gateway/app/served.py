@@ -36,6 +36,10 @@ from gateway.flow.relay import Drains, RelayServices
 from gateway.flow.repeat import Repeats
 from gateway.flow.settlements import Settlements
 from gateway.flow.terms import Terms
+from gateway.ports.metrics import Metrics
+from gateway.ports.payments import PaymentProvider
+from gateway.ports.upstream import Upstream
+from gateway.web.callers import Callers
 from gateway.web.front import Part
 from gateway.web.proxy import Proxy
 from gateway.web.quota_api import PREFIX, QuotaApi
@@ -94,57 +98,70 @@ class Lasting:
 
 
 @dataclass(frozen=True, slots=True)
-class _Ground:
-    """On which one configuration is built."""
+class Ground:
+    """On what calls are served under one configuration. `callers`: who they come from; `metrics`:
+    where they are counted."""
 
     settings: Settings
     lasting: Lasting
     stores: Stores
     terms: Terms
+    upstream: Upstream
+    callers: Callers
+    metrics: Metrics
 
+    def admission(self) -> Admission:
+        """What holds their tokens, or refuses them."""
+        clock = self.lasting.stores.clock
+        return Admission(self.stores, self.terms, self.lasting.prompts, clock)
 
-class Served:
-    """The flow under one configuration. `parts` answer for it, by the beginning of a path."""
-
-    def __init__(self, settings: Settings, lasting: Lasting, outside: Outside) -> None:
-        ground = _Ground(settings, lasting, lasting.of_admission(), terms_of(settings))
-        clock = lasting.stores.clock
-        self.admission = Admission(ground.stores, ground.terms, lasting.prompts, clock)
-        self.front_settings = front_settings_of(settings)
-        self.parts: dict[str, Part] = {
-            "": self._proxy(ground, outside),
-            PREFIX: _quota_api(ground, outside),
-            BEGINNING: StatusPage(settings.frame_origins),
-        }
-
-    def _proxy(self, ground: _Ground, outside: Outside) -> Proxy:
-        settings, lasting, terms = ground.settings, ground.lasting, ground.terms
-        metrics, callers = lasting.metrics, lasting.callers
+    def proxy(self, admission: Admission) -> Proxy:
+        """What relays them, once they are admitted."""
+        settings, lasting, terms = self.settings, self.lasting, self.terms
         services = RelayServices(
             settlements=lasting.settlements,
             estimator=Estimator(lasting.prompts, terms.models),
             drains=lasting.drains,
             terms=terms,
         )
-        observers = (metrics, lasting.stores.clock)
-        exchange = Exchange(
-            self.admission, outside.upstream, lasting.open_holds, services, observers
-        )
+        observers = (self.metrics, lasting.stores.clock)
+        exchange = Exchange(admission, self.upstream, lasting.open_holds, services, observers)
         answers, repeat_terms = lasting.stores.answers, repeat_terms_of(settings)
         return Proxy(
-            Repeats(exchange, callers.identities, answers, repeat_terms, metrics),
-            FreeExchange(outside.upstream, terms.models, metrics),
-            callers.shown,
+            Repeats(exchange, self.stores.identities, answers, repeat_terms, self.metrics),
+            FreeExchange(self.upstream, terms.models, self.metrics),
+            self.callers,
             proxy_settings_of(settings, terms),
-            metrics,
+            self.metrics,
         )
 
 
-def _quota_api(ground: _Ground, outside: Outside) -> QuotaApi:
-    opened, metrics = ground.lasting.stores, ground.lasting.metrics
-    shown = ground.lasting.callers.shown
+class Served:
+    """The flow under one configuration. `parts` answer for it, by the beginning of a path."""
+
+    def __init__(self, settings: Settings, lasting: Lasting, outside: Outside) -> None:
+        ground = Ground(
+            settings=settings,
+            lasting=lasting,
+            stores=lasting.of_admission(),
+            terms=terms_of(settings),
+            upstream=outside.upstream,
+            callers=lasting.callers.shown,
+            metrics=lasting.metrics,
+        )
+        self.admission = ground.admission()
+        self.front_settings = front_settings_of(settings)
+        self.parts: dict[str, Part] = {
+            "": ground.proxy(self.admission),
+            PREFIX: _quota_api(ground, outside.provider),
+            BEGINNING: StatusPage(settings.frame_origins),
+        }
+
+
+def _quota_api(ground: Ground, provider: PaymentProvider | None) -> QuotaApi:
+    opened, metrics, shown = ground.lasting.stores, ground.metrics, ground.callers
     calls = quota_calls(opened, ground.stores, shown, ground.terms, metrics)
     pepper = pepper_of(ground.settings)
     preferences = preference_calls(opened, ground.stores, shown, pepper, metrics)
-    payments = payment_routes(ground.settings, opened, outside.provider, shown, metrics)
+    payments = payment_routes(ground.settings, opened, provider, shown, metrics)
     return QuotaApi(quota_routes(calls, preferences, payments))

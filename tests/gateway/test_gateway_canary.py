@@ -23,14 +23,11 @@ from gateway.adapters.prometheus_metrics import ProxyMetrics
 from gateway.adapters.spill import SpillFiles
 from gateway.adapters.tokenizer.bpe import BpeTokenizer
 from gateway.app.canary import Canary, asking, prove
-from gateway.app.canary_parts import Shared
 from gateway.app.embedded import ledger_url_of, redis_url_of
-from gateway.app.proxy_terms import terms_of
+from gateway.app.served import Lasting
 from gateway.app.stores import Stores
 from gateway.core.canary import USER, Finding
 from gateway.core.quota.reserve import ReserveAsk
-from gateway.flow.open_holds import OpenHolds
-from gateway.flow.settlements import Settlements
 from tests.gateway.loopback import ask
 from tests.gateway.running_gateway import RunningGateway, prompt, running_gateway
 from tests.gateway.standin_process import StandInProcess
@@ -134,16 +131,13 @@ def test_without_redis_nothing_is_proven_and_with_it_all_is_well_again(
 
 
 @asynccontextmanager
-async def sharing(gateway: RunningGateway, stores: Stores, place: Path) -> AsyncIterator[Shared]:
+async def lasting(gateway: RunningGateway, stores: Stores, place: Path) -> AsyncIterator[Lasting]:
     """What a worker has, in this process."""
-    metrics, settings = ProxyMetrics(()), gateway.settings
+    metrics = ProxyMetrics(())
     spill = SpillFiles(place, "canary", metrics)
-    kept_in, thresholds = (stores.recent, spill), settings.plan.thresholds_percent
-    settlements = Settlements(stores.store, stores.shards, kept_in, thresholds, metrics)
-    terms = terms_of(settings)
-    holds = OpenHolds(stores.store, stores.shards, settlements, terms, stores.clock)
-    yield Shared(stores, settlements, holds, BpeTokenizer())
-    await settlements.confirmed()
+    made = Lasting(gateway.settings, (stores, spill), metrics, BpeTokenizer())
+    yield made
+    await made.settlements.confirmed()
     spill.close()
 
 
@@ -191,10 +185,10 @@ def test_a_build_that_does_not_enforce_is_found_in_one_round(
     watched: RunningGateway, tmp_path: Path, patch: Patch, result: str, why: str
 ) -> None:
     async def look(stores: Stores) -> Finding:
-        async with sharing(watched, stores, tmp_path) as shared:
+        async with lasting(watched, stores, tmp_path) as parts:
             with pytest.MonkeyPatch.context() as patched:
                 patch(stores, patched)
-                return await prove(asking(watched.settings, shared))
+                return await prove(asking(watched.settings, parts))
 
     all_is_well(watched)
     found = watched.in_stores(look)
@@ -211,10 +205,10 @@ def test_operators_are_told_of_what_is_broken(watched: RunningGateway, tmp_path:
             pool.terminate()
 
     async def break_it(stores: Stores) -> list[str]:
-        async with sharing(watched, stores, tmp_path) as shared:
+        async with lasting(watched, stores, tmp_path) as parts:
             with pytest.MonkeyPatch.context() as patched:
                 no_limit(stores, patched)
-                canary = Canary(shared, CanaryMetrics(CollectorRegistry()))
+                canary = Canary(parts, CanaryMetrics(CollectorRegistry()))
                 canary.begin(watched.settings)
                 found: list[str] = []
                 for _ in range(round(WAIT_S / 0.1)):
