@@ -9,7 +9,7 @@ from dataclasses import replace
 import asyncpg
 import pytest
 
-from gateway.adapters.postgres import shard_lock
+from gateway.adapters.postgres import advisory_lock
 from gateway.adapters.postgres.connection import TIMEOUTS, Pool
 from gateway.adapters.postgres.directory import PostgresDirectory
 from gateway.adapters.postgres.ledger import PostgresLedger
@@ -191,7 +191,7 @@ async def test_a_drainer_that_stands_still_is_not_waited_for(
     ledger: PostgresLedger, second: PostgresLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its connection stays, as that of a frozen process does, or of a machine that is gone."""
-    monkeypatch.setattr(shard_lock, "TIMEOUTS", replace(TIMEOUTS, drainer_idle_ms=100))
+    monkeypatch.setattr(advisory_lock, "TIMEOUTS", replace(TIMEOUTS, drainer_idle_ms=100))
     assert await ledger.lock_shards(16)
     await become_drainer(second)
     await until(lambda: asyncio.sleep(0, ledger.lock_lost()))

@@ -22,7 +22,7 @@ import asyncpg
 import pytest
 
 from gateway.adapters.embedded import EmbeddedError, RunningServer, start_postgres
-from gateway.adapters.postgres import connection, shard_lock
+from gateway.adapters.postgres import advisory_lock, connection
 from gateway.adapters.postgres.connection import Timeouts, open_pool
 from gateway.adapters.prometheus_jobs_metrics import JobsMetrics
 from gateway.app import stores as app_stores
@@ -125,7 +125,7 @@ async def own_postgres(missing: Callable[[str], NoReturn]) -> AsyncIterator[OwnP
 
 @pytest.fixture(autouse=True)
 def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (connection, shard_lock):
+    for module in (connection, advisory_lock):
         monkeypatch.setattr(module, "TIMEOUTS", SHORT)
     monkeypatch.setattr(app_stores, "open_pool", partial(open_pool, timeouts=SHORT))
 

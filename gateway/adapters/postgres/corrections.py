@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from gateway.adapters.postgres.advisory_lock import AdvisoryLock
 from gateway.adapters.postgres.booking import split_json
 from gateway.adapters.postgres.connection import Pool, Rejected, transaction
-from gateway.adapters.postgres.shard_lock import ShardLock
 from gateway.adapters.postgres.statements import corrections
 from gateway.ports.corrections import HandCorrection
 from gateway.ports.ledger import Conflict
@@ -43,7 +43,7 @@ class PostgresCorrections:
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
-        lock = ShardLock(self._url, corrections.TRY_REPAIR_LOCK, _IDLE_MS)
+        lock = AdvisoryLock(self._url, corrections.TRY_REPAIR_LOCK, _IDLE_MS)
         try:
             if not await lock.take():
                 raise Conflict("accounts are being repaired by somebody else: try again later")

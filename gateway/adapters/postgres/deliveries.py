@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from gateway.adapters.postgres.advisory_lock import AdvisoryLock
 from gateway.adapters.postgres.connection import Pool, session
 from gateway.adapters.postgres.from_records import identity_of
-from gateway.adapters.postgres.shard_lock import ShardLock
 from gateway.adapters.postgres.statements import notices
 from gateway.ports.deliveries import OPERATORS, Cap, Delivery, Ending, Way
 
@@ -23,7 +23,7 @@ class PostgresDeliveries:
 
     def __init__(self, pool: Pool, url: str) -> None:
         self._pool = pool
-        self._lock = ShardLock(url, notices.TRY_SENDER_LOCK)
+        self._lock = AdvisoryLock(url, notices.TRY_SENDER_LOCK)
 
     async def lock(self) -> bool:
         return await self._lock.take()

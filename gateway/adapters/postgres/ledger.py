@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gateway.adapters.postgres.advisory_lock import AdvisoryLock
 from gateway.adapters.postgres.booking import book_batch
 from gateway.adapters.postgres.closing import close_periods
 from gateway.adapters.postgres.connection import Pool, session, transaction
 from gateway.adapters.postgres.from_records import packs_of
-from gateway.adapters.postgres.shard_lock import ShardLock
 from gateway.adapters.postgres.statements import drain, reports
 from gateway.core.event import LedgerRow
 from gateway.core.quota.entitle import PACKS_MAX, LedgerSums
@@ -33,7 +33,8 @@ class PostgresLedger:
 
     def __init__(self, pool: Pool, url: str) -> None:
         self._pool = pool
-        self._lock = ShardLock(url)
+        # Two drainers would be harmless (the ledger's key sees to that), only wasteful.
+        self._lock = AdvisoryLock(url, drain.TRY_DRAIN_LOCK)
         self._begun_with: int | None = None
 
     async def lock_shards(self, shards: int) -> bool:

@@ -1,9 +1,8 @@
-"""The right to drain, to send or to repair: an advisory lock on a connection of its own.
+"""The right to do what one does at a time: an advisory lock on a connection of its own.
 
-Postgres gives the lock up when the connection ends, however it ends, so a drainer that was killed
-blocks nobody; and it ends the connection of one that stands still, or whose machine is gone. Two
-drainers at once would be harmless (the ledger's key sees to that), only wasteful. Needs a real
-session: behind a pooler in transaction mode the lock means nothing.
+Postgres gives the lock up when the connection ends, however it ends, so a holder that was killed
+blocks nobody; and it ends the connection of one that stands still, or whose machine is gone. Needs
+a real session: behind a pooler in transaction mode the lock means nothing.
 """
 
 from __future__ import annotations
@@ -11,18 +10,12 @@ from __future__ import annotations
 import asyncpg
 
 from gateway.adapters.postgres.connection import TIMEOUTS, translated
-from gateway.adapters.postgres.statements import drain
 
 
-class ShardLock:
+class AdvisoryLock:
     """Held by at most one connection of a database; lost with that connection."""
 
-    def __init__(
-        self,
-        url: str,
-        attempt: str = drain.TRY_DRAIN_LOCK,
-        idle_ms: int | None = None,
-    ) -> None:
+    def __init__(self, url: str, attempt: str, idle_ms: int | None = None) -> None:
         """`attempt`: the statement that takes it, or says that it is held. `idle_ms`: without
         being asked for so long, it is lost (None: as long as a drainer may be silent)."""
         self._url, self._attempt, self._idle_ms = url, attempt, idle_ms
