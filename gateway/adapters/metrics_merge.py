@@ -2,9 +2,8 @@
 
 Each process renders its own registry; here they are read again and added up by name and labels.
 A gauge of lateness or age is not a sum: the worst process counts, and so it does where a 1 says
-that all is well. What a process has counted stays
-counted when it dies, as far as it was read before: a sum that drops would look to Prometheus as if
-all had begun anew.
+that all is well. What a process has counted stays counted when it dies, as far as it was read
+before: a sum that drops would look to Prometheus as if all had begun anew.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from gateway.app.stores import Stores, open_stores
 from gateway.app.telling import about_sending, telling
 from gateway.config import Settings
 from gateway.jobs.drain import Drain, DrainTerms
-from gateway.jobs.drift import Drift, DriftTerms
+from gateway.jobs.drift import Drift
 from gateway.jobs.forget import Forget
 from gateway.jobs.project import Projection
 from gateway.jobs.reclaim import Reclaim
@@ -143,7 +143,7 @@ def _others(settings: Settings, stores: Stores, metrics: JobsMetrics) -> list[St
             metrics,
             stores.clock,
         ),
-        Drift(stores.agreement, stores.payers, DriftTerms(), metrics, stores.clock),
+        Drift(stores.agreement, stores.payers, metrics, stores.clock),
         *(told.steps if told is not None else ()),
     ]
 

@@ -59,22 +59,21 @@ async def _repair(stores: Stores, wanted: Wanted) -> list[RepairLine]:
     found = await stores.agreement.lasting(asked)
     record = Record(stores.operators, stores.corrections, _AUTHOR)
     mending = Repair(stores.store, stores.directory, record, stores.clock)
-    lines = []
+    is_booked = wanted.book_reason is not None
+    done, lines = "booked in the ledger" if is_booked else "repaired", []
     for payer, off in sorted(found.items()):
         if off is None:
             lines.append(_line(payer, Difference(), "cannot be compared: the drain does not run"))
-        elif why_not := _why_not(off, wanted.book_reason is not None):
+        elif why_not := _why_not(off, is_booked):
             lines.append(_line(payer, off, f"{why_not}: {_told(off)}"))
         elif not wanted.apply:
-            where = "repaired" if wanted.book_reason is None else "booked in the ledger"
-            lines.append(_line(payer, off, f"would be {where}: {_told(off)}"))
+            lines.append(_line(payer, off, f"would be {done}: {_told(off)}"))
         else:
             if wanted.book_reason is None:
                 await mending.repair(payers[payer], off)
             else:
                 await mending.book(payers[payer], off, wanted.book_reason)
             is_well = payer not in await stores.agreement.lasting([payer])
-            done = "repaired" if wanted.book_reason is None else "booked in the ledger"
             words = done if is_well else "STILL DIFFERENT after the repair"
             lines.append(_line(payer, off, f"{words}: {_told(off)}", is_well))
     return lines

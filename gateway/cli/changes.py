@@ -45,6 +45,8 @@ def add_diff(parser: argparse.ArgumentParser) -> None:
 
 def show_changes(chosen: argparse.Namespace) -> int:
     """Print them; the exit code."""
+    from msgspec.structs import asdict
+
     from gateway.config import load
     from gateway.config.changes import changes_between
     from gateway.config.meaning import meaning
@@ -56,9 +58,7 @@ def show_changes(chosen: argparse.Namespace) -> int:
     else:
         changes = asyncio.run(_changes_of_running(settings_of(chosen), new))
     if chosen.json:
-        print(
-            json.dumps([_listed(each) | {"meaning": meaning(each)} for each in changes], indent=2)
-        )
+        print(json.dumps([asdict(each) | {"meaning": meaning(each)} for each in changes], indent=2))
     else:
         for each in changes:
             print(f"{each.key}: {_both(each)}\n    {meaning(each)}")
@@ -85,10 +85,6 @@ async def _changes_of_running(settings: Settings, new: Path) -> list[Change]:
     raise CommandError(
         f"no gateway runs on {settings.state_dir}: start one, or name an old file by --against"
     )
-
-
-def _listed(change: Change) -> dict[str, Any]:
-    return {name: getattr(change, name) for name in change.__struct_fields__}
 
 
 def _both(change: Change) -> str:

@@ -15,7 +15,7 @@ from gateway.core.event import PackSplit
 from gateway.core.quota.entitle import Entitlement, Snapshot
 from gateway.core.quota.settle import Correction
 from gateway.core.rid import make_rid
-from gateway.jobs.drift import Drift, DriftTerms
+from gateway.jobs.drift import Drift
 from gateway.ports.listings import AuditAsked
 from tests.fakes.metrics import SeenMetrics
 from tests.gateway.running_gateway import Row, RunningGateway
@@ -72,7 +72,7 @@ def test_under_load_nothing_differs_and_what_was_tampered_with_is_shown_until_re
 
     async def compare(stores: Stores) -> Sequence[object]:
         metrics = SeenMetrics()
-        drift = Drift(stores.agreement, stores.payers, DriftTerms(), metrics, stores.clock)
+        drift = Drift(stores.agreement, stores.payers, metrics, stores.clock)
         for _ in range(3):
             await drift.step()
         return metrics.seen
