@@ -7,10 +7,8 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import redis
 
 from gateway.adapters.embedded import RunningServer
 from gateway.adapters.redis_store.breaker import IN_A_ROW, Breaker, Chances
@@ -18,15 +16,14 @@ from gateway.adapters.redis_store.calls import open_connections
 from gateway.ports.quota_store import StoreUnavailable
 from tests.contract.quota_samples import KINDS
 from tests.contract.redis_link import open_link
+from tests.frozen_redis import redis_pid
 
 
 class Frozen:
     """The server's process, stopped and let go."""
 
     def __init__(self, url: str) -> None:
-        with redis.Redis.from_url(url) as client:
-            info: Any = client.info("server")
-        self._pid = int(info["process_id"])
+        self._pid = redis_pid(url)
 
     def stop(self) -> None:
         os.kill(self._pid, signal.SIGSTOP)

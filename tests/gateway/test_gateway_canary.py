@@ -6,12 +6,11 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 import yaml
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
@@ -28,6 +27,7 @@ from gateway.app.served import Lasting
 from gateway.app.stores import Stores
 from gateway.core.canary import USER, Finding
 from gateway.core.quota.reserve import ReserveAsk
+from tests.frozen_redis import frozen
 from tests.gateway.loopback import ask
 from tests.gateway.running_gateway import RunningGateway, prompt, running_gateway
 from tests.gateway.standin_process import StandInProcess
@@ -43,17 +43,6 @@ def watched(other_stand_in: StandInProcess) -> Iterator[RunningGateway]:
     changes = {"canary": {"every_s": 1}, "workers": 2, "redis": {"mode": "open"}}
     with running_gateway(other_stand_in, changes) as running:
         yield running
-
-
-@contextmanager
-def frozen(gateway: RunningGateway) -> Iterator[None]:
-    with redis.Redis.from_url(redis_url_of(gateway.settings)) as client:
-        info: Any = client.info("server")
-    os.kill(info["process_id"], signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(info["process_id"], signal.SIGCONT)
 
 
 def rounds(gateway: RunningGateway, result: str) -> float:
@@ -120,7 +109,7 @@ def test_without_redis_nothing_is_proven_and_with_it_all_is_well_again(
 ) -> None:
     all_is_well(watched)
     rows = booked(watched)
-    with frozen(watched):
+    with frozen(redis_url_of(watched.settings)):
         until(lambda: not is_ok(watched), WAIT_S, "the canary to notice")
         said = until(lambda: watched.stderr.read_text(), WAIT_S, "a line in the log")
         assert "nothing proves that the quota is enforced" in said

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-import redis
 
+from tests.frozen_redis import frozen
 from tests.gateway.loopback import Reply
 from tests.gateway.running_gateway import MakeGateway, RunningGateway, prompt
 from tests.gateway.waiting_for import until
@@ -20,18 +17,6 @@ IDENTITY = {"keys": {"pepper": "a-pepper-of-this-test"}}
 ALLOWANCE, LEFT, OUTAGE_TOKENS = 100_000, 200, 300
 CALLS_MAX = 40
 TINY, SMALL = prompt("Hello", max_tokens=16), prompt("Hello", max_tokens=60)
-
-
-@contextmanager
-def frozen(redis_url: str) -> Iterator[None]:
-    """Redis takes what is sent and answers nothing."""
-    with redis.Redis.from_url(redis_url) as client:
-        info: Any = client.info("server")
-    os.kill(info["process_id"], signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(info["process_id"], signal.SIGCONT)
 
 
 def agreed(gateway: RunningGateway) -> None:

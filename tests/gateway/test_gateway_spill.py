@@ -5,14 +5,10 @@ from __future__ import annotations
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import redis
 
 from gateway.core.hold import UNSEEN_TOKENS_MAX
+from tests.frozen_redis import frozen
 from tests.gateway.many_clients import Crowd
 from tests.gateway.running_gateway import MakeGateway, RunningGateway, prompt
 from tests.gateway.waiting_for import until
@@ -32,19 +28,6 @@ def read_by(crowd: Crowd) -> set[int]:
 
 def lines(gateway: RunningGateway) -> int:
     return sum(path.read_bytes().count(b"\n") for path in spilled(gateway))
-
-
-@contextmanager
-def frozen(redis_url: str) -> Iterator[Callable[[], None]]:
-    """Redis is silent in the block, until it is told to go on or the block ends."""
-    with redis.Redis.from_url(redis_url) as client:
-        info: Any = client.info("server")
-    pid = info["process_id"]
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield lambda: os.kill(pid, signal.SIGCONT)
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 def made_on(make_gateway: MakeGateway, redis_url: str, postgres_url: str) -> RunningGateway:

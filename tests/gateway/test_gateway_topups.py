@@ -18,9 +18,9 @@ from typing import Any
 import asyncpg
 import openai
 import pytest
-import redis
 
 from gateway.app.embedded import ledger_url_of, redis_url_of
+from tests.frozen_redis import redis_pid
 from tests.gateway.loopback import Reply, ask
 from tests.gateway.running_gateway import MODEL, RunningGateway
 from tests.gateway.waiting_for import until
@@ -329,11 +329,11 @@ def test_a_kill_between_the_ledger_and_redis_credits_once(
             )
             until(lambda: in_postgres(shop, waits), WAIT_S, "the payment to wait for the lock")
             victim = shop.child("proxy-1" if by == "event" else "jobs")
-            os.kill(redis_pid := redis_process(shop), signal.SIGSTOP)
+            os.kill(silent := redis_pid(redis_url_of(shop.settings)), signal.SIGSTOP)
         booked = "SELECT count(*) FROM packs WHERE payer = $1"
         until(lambda: in_postgres(shop, booked, user), WAIT_S, "the commit")
         os.kill(victim, signal.SIGKILL)
-        os.kill(redis_pid, signal.SIGCONT)
+        os.kill(silent, signal.SIGCONT)
     until(
         lambda: reached(lambda: shop.shown(user)["pack_tokens"] == PACK), WAIT_S, "the projection"
     )
@@ -352,9 +352,3 @@ def reached(work: Any) -> bool:
         return bool(work())
     except OSError:
         return False
-
-
-def redis_process(gateway: RunningGateway) -> int:
-    with redis.Redis.from_url(redis_url_of(gateway.settings)) as client:
-        info: Any = client.info("server")
-    return int(info["process_id"])

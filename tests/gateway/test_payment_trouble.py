@@ -29,9 +29,9 @@ from gateway.jobs.project import Projection
 from gateway.ports.quota_store import StoreUnavailable
 from gateway.web.servers import listen_raw
 from tests.contract.ledger_samples import until
+from tests.frozen_redis import frozen
 from tests.gateway.loopback import Reply, ask
 from tests.gateway.running_gateway import MakeGateway
-from tests.gateway.test_gateway_redis_silent import frozen
 from tests.stripe_api import StripeApi, event, paid, sells_through, signature
 
 USER, PACK = "ann", 320_000

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,9 +10,9 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-import redis
 
 from gateway.app.embedded import redis_url_of
+from tests.frozen_redis import frozen
 from tests.gateway.browser import DESKTOP, PHONE, Tab
 from tests.gateway.loopback import ask
 from tests.gateway.node_sdk import FOLDER, install
@@ -190,10 +188,7 @@ def test_what_cannot_be_told_is_said_with_what_to_do(shop: RunningGateway, tab: 
     _, key = shop.new_user()
     sign_in(tab, shop, key)
     check(tab)
-    with redis.Redis.from_url(redis_url_of(shop.settings)) as client:
-        info: Any = client.info("server")
-    os.kill(int(info["process_id"]), signal.SIGSTOP)
-    try:
+    with frozen(redis_url_of(shop.settings)):
         pressed_again(tab)
         assert said(tab) == (
             "The gateway cannot answer this at the moment. Nothing is lost, and your quota stays "
@@ -201,8 +196,6 @@ def test_what_cannot_be_told_is_said_with_what_to_do(shop: RunningGateway, tab: 
         )
         assert tab.evaluate(FIGURES) == {}, "no figures that nobody vouches for"
         assert tab.evaluate(FORM) is False, "the key is not to blame"
-    finally:
-        os.kill(int(info["process_id"]), signal.SIGCONT)
     away = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
     tab.call("Network.emulateNetworkConditions", offline=True, **away)
     pressed_again(tab)
