@@ -102,6 +102,8 @@ async def test_a_gateway_killed_between_hold_and_settlement(
         ]
         assert (expired["charged_tokens"], expired["outcome"]) == (0, "unknown_upstream")
         await beside(_counts_once, first, late, late_key, 3)
+        for user, _ in users:
+            await beside(agreed, first, user, 107)
 
 
 def _counts_once(gateway: RunningGateway, user: str, key: str, rows_wanted: int) -> None:
